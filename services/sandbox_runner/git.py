@@ -1,0 +1,122 @@
+"""git on the host: on repositories of our own only, deaf to every configuration but what is said here."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from services.kit.errors import Later, MillraceError
+
+_MAX_WORDS = 4000
+
+
+class GitError(MillraceError):
+    """git ended with an error; ``words`` is what it said, not yet fit to be shown to anybody."""
+
+    def __init__(self, command: str, code: int, words: str) -> None:
+        super().__init__(f"git {command} ended with {code}")
+        self.words = words
+
+
+def clean_environment(git_dir: Path, *, protocols: str = "") -> dict[str, str]:
+    """The whole environment of a git process; nothing of the caller's passes but PATH and certificates.
+
+    Args:
+        protocols: which transports it may use, separated by colons; none by default.
+    """
+    kept = {
+        name: os.environ[name]
+        for name in ("PATH", "GIT_SSL_CAINFO", "SSL_CERT_FILE", "SSL_CERT_DIR", "TMPDIR")
+        if name in os.environ
+    }
+    kept |= {name: value for name, value in os.environ.items() if protocols and name.lower() in _PROXIES}
+    return kept | {
+        "GIT_DIR": str(git_dir),
+        "HOME": "/nonexistent",
+        "LC_ALL": "C",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ASKPASS": "",
+        "GIT_NO_REPLACE_OBJECTS": "1",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_ALLOW_PROTOCOL": protocols or "none",
+    }
+
+
+_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+_SETTINGS = {
+    "core.hooksPath": os.devnull,
+    "core.fsmonitor": "false",
+    "core.attributesFile": os.devnull,
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+    "protocol.version": "2",
+    "safe.directory": "*",
+}
+
+
+def config_environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """Settings for one git process that appear in no file and no argument (git-config, GIT_CONFIG_COUNT)."""
+    merged = list({**_SETTINGS, **settings}.items())
+    env = {"GIT_CONFIG_COUNT": str(len(merged))}
+    for number, (key, value) in enumerate(merged):
+        env[f"GIT_CONFIG_KEY_{number}"] = key
+        env[f"GIT_CONFIG_VALUE_{number}"] = value
+    return env
+
+
+async def run_git(
+    arguments: Sequence[str],
+    *,
+    git_dir: Path,
+    env: Mapping[str, str] | None = None,
+    settings: Mapping[str, str] | None = None,
+    feed: bytes | None = None,
+    output: int | None = None,
+    seconds: float = 120.0,
+    protocols: str = "",
+) -> bytes:
+    """Run git and return what it wrote to its standard output.
+
+    Args:
+        feed: its standard input.
+        output: a descriptor that takes the standard output instead.
+        seconds: after that it is killed with all its helpers.
+
+    Raises:
+        GitError: it ended with an error.
+        Later: it took too long (``git_timeout``) or is not installed (``git_missing``).
+    """
+    environment = clean_environment(git_dir, protocols=protocols)
+    environment |= config_environment(settings or {}) | dict(env or {})
+    try:
+        process = await asyncio.create_subprocess_exec(
+            "git",
+            *arguments,
+            stdin=asyncio.subprocess.PIPE if feed is not None else asyncio.subprocess.DEVNULL,
+            stdout=output if output is not None else asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd="/",
+            env=environment,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise Later("git is not installed on the runner's machine", kind="git_missing") from error
+    try:
+        async with asyncio.timeout(seconds):
+            out, words = await process.communicate(feed)
+    except TimeoutError as error:
+        raise Later(f"git {arguments[0]} took longer than {seconds:.0f} s", kind="git_timeout") from error
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await asyncio.shield(process.wait())
+    if process.returncode:
+        text = words.decode("utf-8", "replace")[-_MAX_WORDS:]
+        raise GitError(arguments[0], process.returncode, text)
+    return out or b""

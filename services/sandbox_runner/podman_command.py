@@ -1,0 +1,156 @@
+"""The podman command: run with a deadline, in a clean environment, with a runtime that works here."""
+
+import asyncio
+import os
+import resource
+import shutil
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from services.kit.errors import Later
+from services.sandbox_runner.profile import Ceiling
+
+_PROBE_SECONDS = 60.0
+_PASSED_ON = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "TMPDIR",
+    "XDG_RUNTIME_DIR",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "CONTAINERS_CONF",
+    "CONTAINERS_STORAGE_CONF",
+)
+
+
+def own_ceiling() -> Ceiling:
+    """The hard limits of this process, which a service that it starts inherits."""
+
+    def hard(which: int) -> int | None:
+        value = resource.getrlimit(which)[1]
+        return None if value == resource.RLIM_INFINITY else value
+
+    return Ceiling(files=hard(resource.RLIMIT_NOFILE), processes=hard(resource.RLIMIT_NPROC))
+
+
+def podman_environment() -> dict[str, str]:
+    """What a Podman process of ours may know: no proxy, no secret of the runner."""
+    return {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+
+
+async def run_podman(
+    arguments: Sequence[str],
+    *,
+    seconds: float,
+    on_line: Callable[[str], None] | None = None,
+    env: dict[str, str] | None = None,
+) -> str:
+    """Run the podman command and return its output, standard error included.
+
+    Raises:
+        Later: it is not installed (``podman_missing``), failed (``podman_failed``) or hung.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            "podman",
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={**podman_environment(), **(env or {})},
+        )
+    except FileNotFoundError as error:
+        raise Later("Podman is not installed: install the package podman", kind="podman_missing") from error
+    lines: list[str] = []
+    try:
+        async with asyncio.timeout(seconds):
+            async for line in _lines(process.stdout):
+                lines.append(line.decode("utf-8", "replace").rstrip())
+                if on_line is not None:
+                    on_line(lines[-1])
+            code = await process.wait()
+    except TimeoutError as error:
+        raise Later(
+            f"podman {arguments[0]} took longer than {seconds:.0f} s", kind="podman_timeout"
+        ) from error
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await asyncio.shield(process.wait())
+    if code:
+        why = " ".join(lines[-3:])[:600]
+        raise Later(f"podman {arguments[0]} ended with {code}: {why}", kind="podman_failed")
+    return "\n".join(lines)
+
+
+async def working_runtime(image: str, wanted: str | None, cache: Path) -> str | None:
+    """The OCI runtime with which a container really starts here; None stands for Podman's default.
+
+    The installed default may be unable to run (crun under some kernels and cgroup set-ups), so one
+    container is tried per candidate; what worked is remembered in ``cache``.
+
+    Raises:
+        Later: none of them works; the text holds the last reason.
+    """
+    ceiling = own_ceiling()
+    limits = [
+        f"--ulimit=nofile={min(1024, ceiling.files or 1024)}",
+        f"--ulimit=nproc={min(1024, ceiling.processes or 1024)}",
+    ]
+    candidates: list[str | None] = [wanted] if wanted else [None, "runc", "crun"]
+    if not wanted and (remembered := _recall(cache)):
+        candidates.insert(0, remembered if remembered != "default" else None)
+    failure = "no runtime was found"
+    for runtime in candidates:
+        if runtime is not None and not (shutil.which(runtime) or Path(runtime).is_absolute()):
+            continue
+        option = [f"--runtime={runtime}"] if runtime else []
+        try:
+            await run_podman(
+                [
+                    *option,
+                    "run",
+                    "--rm",
+                    "--network=none",
+                    "--pull=never",
+                    "--log-driver=none",
+                    "--http-proxy=false",
+                    *limits,
+                    "--entrypoint=/bin/true",
+                    image,
+                ],
+                seconds=_PROBE_SECONDS,
+            )
+        except Later as error:
+            if error.kind == "podman_missing":
+                raise
+            failure = str(error)
+            continue
+        _remember(cache, runtime or "default")
+        return runtime
+    raise Later(f"no OCI runtime can start a container here: {failure}", kind="podman_no_runtime")
+
+
+def _recall(cache: Path) -> str:
+    return cache.read_text().strip() if cache.exists() else ""
+
+
+def _remember(cache: Path, name: str) -> None:
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    cache.write_text(name)
+
+
+async def _lines(stream: asyncio.StreamReader | None) -> AsyncIterator[bytes]:
+    """Lines of any length: build tools print progress without line ends."""
+    rest = b""
+    while stream is not None and (data := await stream.read(65536)):
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            yield line
+    if rest:
+        yield rest
