@@ -20,6 +20,7 @@ from services.sandbox_runner.sandbox import CheckResult, Ready, SandboxGone, San
 from services.sandbox_runner.toolserver.wire import CHUNK
 
 _START_SECONDS = 60.0
+_LOOK_SECONDS = 1.0
 _REPOSITORY_SECONDS = 300.0
 _GRACE_SECONDS = 20.0
 """What a tool call may take beyond its own deadline: killing its processes and sending the answer."""
@@ -80,7 +81,7 @@ class PodmanSandbox:
         try:
             container = await api.create(body)
             await api.start(container)
-            self._channel = await listener.accept(_START_SECONDS)
+            self._channel = await self._report(listener, container)
         finally:
             listener.close()
         hello = await self._channel.hello(_START_SECONDS)
@@ -89,6 +90,24 @@ class PodmanSandbox:
         if self._channel.peer_pid not in (0, pid):
             raise SandboxGone("another process than the sandbox's first took the tool channel")
         return container, _check_isolation(pid), str(hello.get("python", ""))[:20]
+
+    async def _report(self, listener: Listener, container: str) -> Channel:
+        """The tool server's connection, or why it cannot come any more."""
+        accepting = asyncio.create_task(listener.accept(_START_SECONDS))
+        try:
+            while True:
+                done, _ = await asyncio.wait([accepting], timeout=_LOOK_SECONDS)
+                if done:
+                    return accepting.result()
+                state = (await self._host.api.inspect(container))["State"]
+                if not state.get("Running"):
+                    raise Later(
+                        f"the sandbox ended with {state.get('ExitCode')} before it reported; does its image"
+                        " have Python 3.11, bash and git?",
+                        kind="sandbox_start",
+                    )
+        finally:
+            accepting.cancel()
 
     async def call(self, call: ToolCall) -> ToolResult:
         """Run one tool in the container."""

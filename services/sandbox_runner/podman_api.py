@@ -78,11 +78,18 @@ class PodmanApi:
     async def remove(self, container: str) -> None:
         """Kill and delete a container and its volumes; one that is gone already is fine."""
         params = {"force": "true", "volumes": "true", "timeout": "0", "ignore": "true"}
-        try:
-            await self._ask("DELETE", f"/containers/{container}", params=params, seconds=60)
-        except Refused as error:
-            if error.kind != "podman_not_found":
-                raise
+        for pause in (0.1, 0.5, 2.0, None):
+            try:
+                await self._ask("DELETE", f"/containers/{container}", params=params, seconds=60)
+            except Refused as error:
+                if error.kind != "podman_not_found":
+                    raise
+            except Later as error:  # its end and its removal at once: mounts are busy for a moment
+                if error.kind != "podman_failed" or pause is None:
+                    raise
+                await asyncio.sleep(pause)
+                continue
+            return
 
     async def containers(self, runner: str) -> list[dict[str, Any]]:
         """All containers of a runner, running or not. The library's own filter returns nothing."""

@@ -1,0 +1,191 @@
+"""The sandbox image: built from the Containerfile in ``deploy/sandbox``, once per digest of its inputs.
+
+The base comes from a registry, or where none can be reached, from Debian's archive with debootstrap.
+"""
+
+import asyncio
+import hashlib
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from services.kit.errors import Later, MillraceError
+from services.sandbox_runner.podman_command import run_podman
+
+NAME = "localhost/millrace-sandbox"
+_BASE = "localhost/millrace-base:bookworm"
+_REGISTRY_BASE = "docker.io/library/debian:bookworm-slim"
+_DEBIAN = "http://deb.debian.org/debian"
+_REACH_SECONDS = 3.0
+_PULL_SECONDS = 300.0
+_BUILD_SECONDS = 1200.0
+_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+
+_STAGE = re.compile(r"I: (Resolving|Checking component|Extracting packages|Installing|Base system)")
+_SHOWN_EACH = 50
+
+Tell = Callable[[str], None]
+
+
+def containerfile() -> bytes:
+    """The Containerfile as installed."""
+    return (resources.files("deploy") / "sandbox" / "Containerfile").read_bytes()
+
+
+def image_name(recipe: bytes) -> str:
+    """The image that this Containerfile makes; another recipe has another name."""
+    return f"{NAME}:{hashlib.sha256(recipe).hexdigest()[:16]}"
+
+
+async def ensure_image(tell: Tell = print) -> str:
+    """The name of the built image, which is built first if it is not here.
+
+    Args:
+        tell: is given lines about the progress.
+
+    Raises:
+        Later: it could not be built; the text says what is missing.
+    """
+    recipe = containerfile()
+    name = image_name(recipe)
+    if await _exists(name):
+        return name
+    tell(f"building {name} (once; a few minutes)")
+    base = await _base(tell)
+    await _build(recipe, base, name, tell)
+    tell(f"built {name}")
+    return name
+
+
+async def _exists(name: str) -> bool:
+    try:
+        await run_podman(["image", "exists", name], seconds=30)
+    except Later as error:
+        if error.kind == "podman_failed":
+            return False
+        raise
+    return True
+
+
+async def _base(tell: Tell) -> str:
+    if await _exists(_REGISTRY_BASE):
+        return _REGISTRY_BASE
+    if await _exists(_BASE):
+        return _BASE
+    if await _reachable("registry-1.docker.io"):
+        tell(f"pulling {_REGISTRY_BASE}")
+        try:
+            await run_podman(["pull", "--quiet", _REGISTRY_BASE], seconds=_PULL_SECONDS, env=_proxies())
+        except Later as error:
+            tell(f"no base image from the registry: {error}")
+        else:
+            return _REGISTRY_BASE
+    await _bootstrap(tell)
+    return _BASE
+
+
+async def _reachable(host: str) -> bool:
+    """Whether a registry answers at all; behind a proxy only the pull itself can tell."""
+    if _proxies():
+        return True
+    try:
+        async with asyncio.timeout(_REACH_SECONDS):
+            _, writer = await asyncio.open_connection(host, 443)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
+
+
+async def _bootstrap(tell: Tell) -> None:
+    """A minimal Debian as an image, from the package archive alone."""
+    if shutil.which("debootstrap") is None or os.geteuid() != 0:
+        raise Later(
+            "the sandbox image needs a base: neither a registry nor debootstrap is usable here. Install the"
+            " package debootstrap and run as root, or load debian:bookworm-slim with `podman load`",
+            kind="image_no_base",
+        )
+    tell(f"no registry answers; making a base from {urlsplit(_DEBIAN).netloc} with debootstrap")
+    with tempfile.TemporaryDirectory(prefix="millrace-base-") as directory:
+        root = Path(directory, "root")
+        await _command(["debootstrap", "--variant=minbase", "bookworm", str(root), _DEBIAN], tell)
+        archive = Path(directory, "base.tar")
+        skipped = [
+            f"--exclude=./{path}/*" for path in ("dev", "proc", "sys", "var/cache/apt", "var/lib/apt/lists")
+        ]
+        await _command(["tar", "-C", str(root), *skipped, "--numeric-owner", "-cf", str(archive), "."], tell)
+        tell("importing the base")
+        await run_podman(["import", "--quiet", str(archive), _BASE], seconds=_PULL_SECONDS)
+
+
+async def _command(argv: list[str], tell: Tell) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    last = ""
+    try:
+        async with asyncio.timeout(_BUILD_SECONDS):
+            while process.stdout is not None and (line := await process.stdout.readline()):
+                last = line.decode("utf-8", "replace").strip() or last
+                if _STAGE.match(last):
+                    tell(last[3:])
+            code = await process.wait()
+    except TimeoutError as error:
+        raise Later(f"{argv[0]} took longer than {_BUILD_SECONDS:.0f} s", kind="image_failed") from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await asyncio.shield(process.wait())
+    if code:
+        raise Later(f"{argv[0]} ended with {code}: {last[:300]}", kind="image_failed")
+
+
+async def _build(recipe: bytes, base: str, name: str, tell: Tell) -> None:
+    installed = 0
+
+    def progress(line: str) -> None:
+        nonlocal installed
+        installed += line.startswith("Setting up ")
+        if line.startswith("Setting up ") and installed % _SHOWN_EACH == 0:
+            tell(f"{installed} packages installed")
+        if line.startswith(("STEP", "E:", "Error")):
+            tell(line[:100])
+
+    with tempfile.TemporaryDirectory(prefix="millrace-image-") as context:
+        file = _written(Path(context, "Containerfile"), recipe)
+        arguments = ["build", "--isolation=chroot", "--network=host", "--pull=never", "--format=oci"]
+        arguments += [f"--build-arg=BASE_IMAGE={base}", f"--tag={name}", f"--file={file}", context]
+        await run_podman(arguments, seconds=_BUILD_SECONDS, on_line=progress, env=_proxies())
+
+
+def _written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def _proxies() -> dict[str, str]:
+    return {name: os.environ[name] for name in _PROXIES if os.environ.get(name)}
+
+
+def main() -> int:
+    """Build the image and print its name last."""
+    try:
+        name = asyncio.run(ensure_image(lambda line: print(line, file=sys.stderr, flush=True)))  # noqa: T201
+    except MillraceError as error:
+        print(f"millrace: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    print(name)  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
