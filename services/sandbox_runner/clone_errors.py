@@ -7,7 +7,12 @@ import re
 
 from services.kit.errors import Later, MillraceError, Refused
 
+_BROKEN = (
+    r"early EOF|unexpected (disconnect|EOF)|still expected|expected (flush|'packfile')|Empty reply"
+    r"|hung up|RPC fail|transfer closed|index-pack|reset by peer|SSL_"
+)
 _CLASSES: tuple[tuple[str, str, str, bool], ...] = (
+    (r"No space left|disk full|Disk quota", "disk_full", "the runner's disk is full", True),
     (
         r"couldn't find remote ref|no such remote ref|Remote branch .* not found",
         "branch_missing",
@@ -45,7 +50,7 @@ _CLASSES: tuple[tuple[str, str, str, bool], ...] = (
         True,
     ),
     (
-        r"early EOF|unexpected disconnect|hung up|RPC failed|transfer closed|index-pack|Connection reset|SSL_",
+        _BROKEN,
         "clone_interrupted",
         "the connection broke while the repository was being read",
         True,
@@ -62,9 +67,8 @@ _CLASSES: tuple[tuple[str, str, str, bool], ...] = (
         "GitHub cannot be reached from here",
         True,
     ),
-    (r"No space left|disk full|Disk quota", "disk_full", "the runner's disk is full", True),
     (
-        r"unable to update url base from redirection|redirect",
+        r"error: 30\d|unable to update url base from redirection",
         "clone_redirected",
         "the repository has moved to another address",
         False,

@@ -23,6 +23,14 @@ from services.sandbox_runner.git import GitError, run_git
 
 _SHA = re.compile(r"[0-9a-f]{40}")
 _SAFE_REF = re.compile(r"(?!-)(?!.*(\.\.|@\{|//|\.lock(/|$)))[^\x00-\x20\x7f~^:?*\[\\]+(?<![./])")
+_REMOTE = {
+    "http.followRedirects": "false",  # the token must not follow to another host
+    "http.lowSpeedLimit": "1000",
+    "http.lowSpeedTime": "60",
+    "fetch.unpackLimit": "1",  # always one pack, so that its size can be watched
+}
+_LOOK_SECONDS = 0.25
+_MANY_PACKS = 40
 _KEPT = 8
 """Packs and base commits that a repository keeps."""
 
@@ -74,7 +82,8 @@ class Mirror:
             Later: it may work another time.
         """
         parts = urlsplit(url)
-        if parts.username is not None or parts.password is not None or not _SAFE_REF.fullmatch(ref):
+        allowed = parts.scheme in self._protocols.split(":") and "@" not in parts.netloc
+        if not allowed or not _SAFE_REF.fullmatch(ref):
             raise Refused("The repository's address or branch is not usable.", kind="clone_forbidden")
         git_dir = self.path(repository_id)
         async with self._locked(repository_id):
@@ -85,11 +94,12 @@ class Mirror:
             await self._fetch(git_dir, url, token, wanted)
             sha = (await run_git(["rev-parse", "FETCH_HEAD^{commit}"], git_dir=git_dir)).decode().strip()
             await run_git(["update-ref", f"refs/millrace/{sha}", sha], git_dir=git_dir)
+            if len(list((git_dir / "objects/pack").glob("*.pack"))) > _MANY_PACKS:
+                await run_git(["repack", "-a", "-d", "-q"], git_dir=git_dir, seconds=self._seconds)
             return sha
 
     async def _fetch(self, git_dir: Path, url: str, token: str | None, wanted: str) -> None:
-        remote = {"http.followRedirects": "false", "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "60"}
-        remote |= _authorization(url, token)
+        remote = {**_REMOTE, **_authorization(url, token)}
         arguments = ["fetch", "--depth=1", "--no-tags", "--no-recurse-submodules", "--no-auto-maintenance"]
         arguments += ["--no-write-commit-graph", "--quiet", "--", url, wanted]
         before = _size(git_dir)
@@ -103,7 +113,9 @@ class Mirror:
             )
         )
         try:
-            while not (await asyncio.wait([fetching], timeout=0.5))[0]:
+            done = False
+            while not done:
+                done = bool((await asyncio.wait([fetching], timeout=_LOOK_SECONDS))[0])
                 if _size(git_dir) - before > self._max_size:
                     raise too_large(self._max_size)
             await fetching
@@ -111,15 +123,16 @@ class Mirror:
             if "couldn't find remote ref" in error.words and await self._is_empty(git_dir, url, remote):
                 raise empty_repository() from None
             raise clone_error(error.words) from None
+        except Refused:
+            await _stop(fetching)
+            shutil.rmtree(git_dir, ignore_errors=True)  # the next fetch starts with the operator's next limit
+            raise
         except Later as error:
             if error.kind == "git_timeout":
                 raise clone_error("timed out") from error
             raise
         finally:
-            if not fetching.done():
-                fetching.cancel()
-                with suppress(asyncio.CancelledError):
-                    await fetching
+            await _stop(fetching)
             _discard_partial(git_dir)
 
     async def _is_empty(self, git_dir: Path, url: str, settings: Mapping[str, str]) -> bool:
@@ -213,6 +226,13 @@ class Mirror:
             yield
         finally:
             os.close(handle)
+
+
+async def _stop(fetching: "asyncio.Task[bytes]") -> None:
+    if not fetching.done():
+        fetching.cancel()
+        with suppress(asyncio.CancelledError):
+            await fetching
 
 
 def _authorization(url: str, token: str | None) -> dict[str, str]:

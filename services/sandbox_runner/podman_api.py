@@ -155,11 +155,11 @@ class PodmanApi:
                 return await asyncio.get_running_loop().run_in_executor(self._threads, request)
         except TimeoutError as error:
             raise Later(f"Podman did not answer {what} in time", kind="podman_timeout") from error
-        except requests.Timeout as error:
-            raise Later(
-                f"Podman did not answer {what} within {seconds:.0f} s", kind="podman_timeout"
-            ) from error
         except (requests.RequestException, PodmanError, OSError, ValueError, RuntimeError) as error:
+            if isinstance(error, requests.Timeout) or isinstance(error.__cause__, requests.Timeout):
+                raise Later(
+                    f"Podman did not answer {what} within {seconds:g} s", kind="podman_timeout"
+                ) from error
             raise Later(
                 f"Podman cannot be reached at {self.url}: {type(error).__name__}. Is its service running?",
                 kind="podman_unavailable",

@@ -25,7 +25,7 @@ class Clip:
             return
         self._tail.append(data)
         self._tail_length += len(data)
-        while self._tail_length - len(self._tail[0]) >= self._tail_size:
+        while self._tail and self._tail_length - len(self._tail[0]) >= self._tail_size:
             self._tail_length -= len(self._tail.popleft())
 
     def result(self) -> tuple[str, int]:
