@@ -1,10 +1,8 @@
 """Whether this machine can run sandboxes: findings for ``millrace doctor``, each with what to do."""
 
-import asyncio
 import os
 import pwd
 import re
-import shutil
 from pathlib import Path
 
 import msgspec
@@ -12,6 +10,7 @@ import msgspec
 from services.kit.errors import Later
 from services.sandbox_runner import image
 from services.sandbox_runner.podman_command import run_podman, working_runtime
+from services.sandbox_runner.process import run_process
 
 _OLDEST_PODMAN = (4, 0)
 _OLDEST_GIT = (2, 31)  # GIT_CONFIG_COUNT
@@ -66,11 +65,13 @@ async def _podman() -> Finding:
 
 
 async def _git() -> Finding:
-    if shutil.which("git") is None:
+    try:
+        done = await run_process(
+            ["git", "version"], env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"}, seconds=30
+        )
+    except (FileNotFoundError, TimeoutError):
         return Finding(name="git", ok=False, detail="not installed", fix="install the package git")
-    process = await asyncio.create_subprocess_exec("git", "version", stdout=asyncio.subprocess.PIPE)
-    out, _ = await process.communicate()
-    return version_finding("git", out.decode("utf-8", "replace"), _OLDEST_GIT)
+    return version_finding("git", done.output.decode("utf-8", "replace"), _OLDEST_GIT)
 
 
 def version_finding(name: str, text: str, oldest: tuple[int, int]) -> Finding:

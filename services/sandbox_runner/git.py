@@ -1,13 +1,11 @@
 """git on the host: on repositories of our own only, deaf to every configuration but what is said here."""
 
-import asyncio
 import os
-import signal
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from services.kit.errors import Later, MillraceError
+from services.sandbox_runner.process import run_process
 
 _MAX_WORDS = 4000
 
@@ -94,29 +92,14 @@ async def run_git(
     environment = clean_environment(git_dir, protocols=protocols)
     environment |= config_environment(settings or {}) | dict(env or {})
     try:
-        process = await asyncio.create_subprocess_exec(
-            "git",
-            *arguments,
-            stdin=asyncio.subprocess.PIPE if feed is not None else asyncio.subprocess.DEVNULL,
-            stdout=output if output is not None else asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            cwd="/",
-            env=environment,
-            start_new_session=True,
+        done = await run_process(
+            ["git", *arguments], env=environment, seconds=seconds, feed=feed, output=output
         )
     except FileNotFoundError as error:
         raise Later("git is not installed on the runner's machine", kind="git_missing") from error
-    try:
-        async with asyncio.timeout(seconds):
-            out, words = await process.communicate(feed)
     except TimeoutError as error:
         raise Later(f"git {arguments[0]} took longer than {seconds:.0f} s", kind="git_timeout") from error
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await asyncio.shield(process.wait())
-    if process.returncode:
-        text = words.decode("utf-8", "replace")[-_MAX_WORDS:]
-        raise GitError(arguments[0], process.returncode, text)
-    return out or b""
+    if done.code:
+        text = done.errors.decode("utf-8", "replace")[-_MAX_WORDS:]
+        raise GitError(arguments[0], done.code, text)
+    return done.output

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from services.kit.errors import Later, MillraceError
 from services.sandbox_runner.podman_command import run_podman
+from services.sandbox_runner.process import run_process
 
 NAME = "localhost/millrace-sandbox"
 _BASE = "localhost/millrace-base:bookworm"
@@ -125,28 +126,18 @@ async def _bootstrap(tell: Tell) -> None:
 
 
 async def _command(argv: list[str], tell: Tell) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    last = ""
+    def stage(line: str) -> None:
+        if _STAGE.match(line):
+            tell(line[3:])
+
+    env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", **_proxies()}
     try:
-        async with asyncio.timeout(_BUILD_SECONDS):
-            while process.stdout is not None and (line := await process.stdout.readline()):
-                last = line.decode("utf-8", "replace").strip() or last
-                if _STAGE.match(last):
-                    tell(last[3:])
-            code = await process.wait()
+        done = await run_process(argv, env=env, seconds=_BUILD_SECONDS, on_line=stage)
     except TimeoutError as error:
         raise Later(f"{argv[0]} took longer than {_BUILD_SECONDS:.0f} s", kind="image_failed") from error
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await asyncio.shield(process.wait())
-    if code:
-        raise Later(f"{argv[0]} ended with {code}: {last[:300]}", kind="image_failed")
+    if done.code:
+        last = done.output.decode("utf-8", "replace").strip().splitlines()[-1:]
+        raise Later(f"{argv[0]} ended with {done.code}: {' '.join(last)[:300]}", kind="image_failed")
 
 
 async def _build(recipe: bytes, base: str, name: str, tell: Tell) -> None:

@@ -1,14 +1,13 @@
 """The podman command: run with a deadline, in a clean environment, with a runtime that works here."""
 
-import asyncio
 import os
 import resource
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from services.kit.errors import Later
+from services.sandbox_runner.process import run_process
 from services.sandbox_runner.profile import Ceiling
 
 _PROBE_SECONDS = 60.0
@@ -55,37 +54,23 @@ async def run_podman(
         Later: it is not installed (``podman_missing``), failed (``podman_failed``) or hung.
     """
     try:
-        process = await asyncio.create_subprocess_exec(
-            "podman",
-            *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+        done = await run_process(
+            ["podman", *arguments],
             env={**podman_environment(), **(env or {})},
+            seconds=seconds,
+            on_line=on_line or (lambda _: None),
         )
     except FileNotFoundError as error:
         raise Later("Podman is not installed: install the package podman", kind="podman_missing") from error
-    lines: list[str] = []
-    try:
-        async with asyncio.timeout(seconds):
-            async for line in _lines(process.stdout):
-                lines.append(line.decode("utf-8", "replace").rstrip())
-                if on_line is not None:
-                    on_line(lines[-1])
-            code = await process.wait()
     except TimeoutError as error:
         raise Later(
             f"podman {arguments[0]} took longer than {seconds:.0f} s", kind="podman_timeout"
         ) from error
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await asyncio.shield(process.wait())
-    if code:
-        why = " ".join(lines[-3:])[:600]
-        raise Later(f"podman {arguments[0]} ended with {code}: {why}", kind="podman_failed")
-    return "\n".join(lines)
+    text = done.output.decode("utf-8", "replace").rstrip()
+    if done.code:
+        why = " ".join(text.splitlines()[-3:])[:600]
+        raise Later(f"podman {arguments[0]} ended with {done.code}: {why}", kind="podman_failed")
+    return text
 
 
 async def working_runtime(image: str, wanted: str | None, cache: Path) -> str | None:
@@ -143,14 +128,3 @@ def _recall(cache: Path) -> str:
 def _remember(cache: Path, name: str) -> None:
     cache.parent.mkdir(parents=True, exist_ok=True)
     cache.write_text(name)
-
-
-async def _lines(stream: asyncio.StreamReader | None) -> AsyncIterator[bytes]:
-    """Lines of any length: build tools print progress without line ends."""
-    rest = b""
-    while stream is not None and (data := await stream.read(65536)):
-        *lines, rest = (rest + data).split(b"\n")
-        for line in lines:
-            yield line
-    if rest:
-        yield rest

@@ -47,6 +47,16 @@ async def test_a_command_that_exits_or_fails_to_parse_keeps_what_was_set_before(
     assert (await box.bash("echo $kept; cd /workspace")).content == "yes\n"
 
 
+async def test_a_command_of_any_length_runs_and_errors_name_its_own_lines(box: Open) -> None:
+    long = "# filler\n" * 40_000 + "echo done; cd docs; moved=1"
+    assert (await box.bash(long)).content == "done\n"
+    assert (await box.bash("pwd; echo $moved; cd /workspace")).content == "/workspace/docs\n1\n"
+    assert "line 2: nothing_here: command not found" in (await box.bash("true\nnothing_here")).content
+    assert (await box.bash("# only a comment")).content == ""
+    assert (await box.bash("cat <<EOF\nhere $((1 + 1))\nEOF")).content == "here 2\n"
+    assert (await box.bash("echo '\ud800'")).content == "?\n"
+
+
 async def test_the_exit_code_is_told_to_the_model_and_kept_as_data(box: Open) -> None:
     result = await box.bash("echo out; echo err >&2; exit 7")
     assert result.content == "out\nerr\n[exit code 7]"

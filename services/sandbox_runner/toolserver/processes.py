@@ -72,7 +72,7 @@ class Processes:
 
     def start(
         self,
-        argv: Sequence[str],
+        argv: Sequence[str | bytes],
         *,
         env: Mapping[str, str],
         cwd: str,

@@ -19,14 +19,15 @@ _MAX_STATE = 1024 * 1024
 _PIPE_READS = 32
 """More than a pipe holds; a background process that never stops writing must not hold up the answer."""
 
-# The shell of a command is what the kernel ends first when memory runs out, not process 1.
-_PRELUDE = """\
-unset BASH_EXECUTION_STRING
-{{ echo 900 >/proc/self/oom_score_adj; source /dev/fd/{before}; }} 2>/dev/null
-exec {before}<&-
-trap '{{ printf "cd -- %q\\n" "$PWD"; declare -p; declare -f; }} >&{after} 2>/dev/null' EXIT
-eval "$(</dev/fd/{command})"
-"""
+# One line, so that the lines of a command keep their numbers in error messages. The shell of a command is
+# what the kernel ends first when memory runs out, not process 1.
+_PRELUDE = (
+    "unset BASH_EXECUTION_STRING;"
+    " {{ echo 900 >/proc/self/oom_score_adj; source /dev/fd/{before}; }} 2>/dev/null; exec {before}<&-;"
+    ' trap \'{{ printf "cd -- %q\\n" "$PWD"; declare -p; declare -f; }} >&{after} 2>/dev/null\' EXIT; '
+)
+_ARGUMENT = 100_000
+"""A longer command is read from a descriptor: one argument holds at most 128 KiB (execve(2))."""
 
 
 class Shell:
@@ -73,10 +74,13 @@ class Shell:
         try:
             with self._lock:
                 _fill(before, self._state)
-            _fill(text, command.encode("utf-8", "surrogatepass"))
-            prelude = _PRELUDE.format(before=before, after=after, command=text)
+            raw = command.encode("utf-8", "replace").replace(b"\0", b"")
+            if len(raw) > _ARGUMENT:
+                _fill(text, raw)
+                raw = b"source /dev/fd/%d" % text
+            script = _PRELUDE.format(before=before, after=after).encode() + raw
             child = self._processes.start(
-                ["/bin/bash", "--noprofile", "--norc", "-c", prelude],
+                ["/bin/bash", "--noprofile", "--norc", "-c", script],
                 env=self._env,
                 cwd=self._directory,
                 stdout=write_end,
