@@ -96,21 +96,17 @@ class Driver(Generic[State, Plan]):
         while True:
             expected = last_sequence(history)
             try:
-                recorded = await self._log.append(
-                    heard.key, fact, expected=expected, cause=heard.envelope.id
-                )
+                recorded = await self._log.append(heard.key, fact, expected=expected, cause=heard.envelope.id)
             except Conflict:
                 history = history + await self._log.read(heard.key, after=expected)
                 if plan not in self._decide(self._fold(history), heard.fact):
                     logger.info("result dropped: no longer wanted", plan=type(plan).__name__)
                     return history
                 continue
-            if recorded.sequence <= expected:  # said before: it is in the history already
-                return history
-            if recorded.envelope.source and recorded.sequence > expected:
-                newer = await self._log.read(heard.key, after=expected)
-                return history + newer if newer else [*history, recorded]
-        raise AssertionError  # pragma: no cover  the loop only ends by return
+            if recorded.fact is fact:
+                return [*history, recorded]
+            # It was said before, by us or by another replica: read what really stands there.
+            return history + await self._log.read(heard.key, after=expected)
 
     def _fold(self, history: Sequence[Recorded]) -> State:
         return reduce(self._evolve, (recorded.fact for recorded in history), self._start)

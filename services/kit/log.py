@@ -5,7 +5,6 @@ expected sequence (two different ones can both win on a cluster); a lost acknowl
 reading, never by the error alone (one node answers "wrong last sequence", three answer "duplicate").
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -98,7 +97,7 @@ class Log:
             if error.err_code == _STREAM_FULL:
                 raise Later("the stream ISSUES is full: give it more room", kind="stream_full") from error
             raise Later(f"the log refused a {kind_of(fact)}: {error}", kind="log_unavailable") from error
-        except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
+        except (TimeoutError, nats.errors.Error, OSError) as error:
             logger.warning("append without an answer", kind=kind_of(fact), run=key.run, error=repr(error))
             return await self._resolve(envelope, expected)
         if ack.duplicate:
@@ -121,9 +120,7 @@ class Log:
         start = ConsumerConfig(deliver_policy=DeliverPolicy.ALL)
         if after:
             start = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1)
-        subscription = await self._js.subscribe(
-            subjects, stream=STREAM, ordered_consumer=True, config=start
-        )
+        subscription = await self._js.subscribe(subjects, stream=STREAM, ordered_consumer=True, config=start)
         try:
             async for message in subscription.messages:
                 yield _recorded(message, message.metadata.sequence.stream)
@@ -141,7 +138,7 @@ class Log:
                 if not more or not batch:
                     return facts
                 start = batch[-1].sequence + 1
-        except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
+        except (TimeoutError, nats.errors.Error, OSError) as error:
             raise Later(f"the log did not answer: {error!r}", kind="log_unavailable") from error
 
     async def _batch(self, subjects: str, start: int) -> tuple[list[Recorded], bool]:

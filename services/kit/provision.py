@@ -115,7 +115,9 @@ async def _object_store(js: JetStreamContext, replicas: int) -> None:
 
 def describe() -> bytes:
     """The wanted streams and consumers as JSON, for people (``millrace doctor``)."""
-    return msgspec.json.encode({
-        "streams": [stream.as_dict() for stream in _streams(1)],
-        "consumers": {name: consumer_of(name).as_dict() for name in SERVICES if heard_by(name)},
-    })
+    return msgspec.json.encode(
+        {
+            "streams": [stream.as_dict() for stream in _streams(1)],
+            "consumers": {name: consumer_of(name).as_dict() for name in SERVICES if heard_by(name)},
+        }
+    )

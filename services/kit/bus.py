@@ -1,0 +1,321 @@
+"""The bus: what a service hears, answers and asks, over FastStream's NATS broker.
+
+Acknowledgement is ours (``AckPolicy.MANUAL``): FastStream's default ends a message at the first exception
+and its NACK policy repeats without delay. One worker per fetch and several fetch loops, because one loop
+with several workers delivered long messages twice. Consumers are provisioned elsewhere
+(``services.kit.provision``); a service only binds to its own.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
+
+import msgspec
+import nats.errors
+import structlog
+from faststream import AckPolicy
+from faststream.nats import JStream, NatsBroker, PullSub
+from faststream.nats.annotations import NatsMessage
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.errors import NotFoundError
+
+from contracts.codec import decode_recorded
+from contracts.envelope import Recorded
+from contracts.subjects import STREAM, STREAM_SUBJECTS, dead_letter_subject
+from services.kit.errors import Conflict, Later, Misconfigured
+from services.kit.log import Log
+from services.kit.objects import Objects
+from services.kit.retry import wait_before
+
+HEARTBEAT = 10.0
+"""Seconds between signs of life on a message that is being worked on; a third of the consumers' ack_wait."""
+MAX_TRIES = 12
+"""Deliveries of one message before it becomes a dead letter."""
+
+logger = structlog.get_logger(__name__)
+
+
+class Handler(Protocol):
+    """What a service does about one fact; raising ``Later`` means: again after a while."""
+
+    async def __call__(self, heard: Recorded, *, last_try: bool) -> None:
+        """Handle one fact."""
+
+
+class Bus:
+    """One service's connection.
+
+    Args:
+        url: where NATS is, with credentials; never logged.
+        name: the service and replica, shown by NATS to operators.
+        grace: seconds that running handlers get when the service stops.
+    """
+
+    def __init__(self, url: str, name: str, *, grace: float = 20.0) -> None:
+        self._broker = NatsBroker(
+            url,
+            name=name,
+            graceful_timeout=grace,
+            logger=None,
+            connect_timeout=3,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=1,
+            ping_interval=20,
+            pending_size=-1,  # a publish while the server is away fails at once, no ghost arrives later
+            error_cb=_connection_error,
+        )
+        self._name = name
+        self._client: Client | None = None
+        self._objects: Objects | None = None
+        self.stopping = False
+
+    @property
+    def client(self) -> Client:
+        """The connected NATS client."""
+        assert self._client is not None, "the bus is not connected"  # noqa: S101  a programming error
+        return self._client
+
+    @property
+    def objects(self) -> Objects:
+        """The object store."""
+        if self._objects is None:
+            self._objects = Objects(self.client)
+        return self._objects
+
+    def log(self, source: str) -> Log:
+        """The log, written as ``source``."""
+        return Log(self.client, source)
+
+    async def connect(self) -> None:
+        """Connect; handlers can then be registered. ``Misconfigured`` if nobody answers or lets us in."""
+        try:
+            self._client = await asyncio.wait_for(self._broker.connect(), 10)
+        except (TimeoutError, nats.errors.Error, OSError) as error:
+            raise Misconfigured(
+                f"NATS does not answer or refuses us ({type(error).__name__}): check MILLRACE_NATS_URL "
+                "and that nats-server runs."
+            ) from error
+
+    async def close(self) -> None:
+        """Stop taking messages, let handlers end within the grace, disconnect."""
+        self.stopping = True
+        await self._broker.stop()
+
+    def healthy(self) -> str:
+        """``ok``, or what is wrong with the connection."""
+        return "ok" if self._client is not None and self._client.is_connected else "NATS is not connected"
+
+    async def hears(self, service: str, handler: Handler, *, workers: int) -> None:
+        """Give each fact of the service's consumer to ``handler``, ``workers`` at a time."""
+        await self._await_consumer(service)
+        for _ in range(workers):
+            subscriber = self._broker.subscriber(
+                STREAM_SUBJECTS,
+                durable=service,
+                stream=JStream(STREAM, declare=False),
+                pull_sub=PullSub(batch_size=1, timeout=5.0),
+                ack_policy=AckPolicy.MANUAL,
+                decoder=_undecoded,
+            )
+
+            @subscriber
+            async def _hear(message: NatsMessage) -> None:
+                await self._deliver(service, handler, message.raw_message)
+
+            await subscriber.start()
+
+    async def hears_batches(
+        self, service: str, handler: Callable[[list[Msg]], Awaitable[None]], *, size: int = 256
+    ) -> None:
+        """Give batches of the service's messages, raw, to ``handler``; acknowledged after it returns."""
+        await self._await_consumer(service)
+        subscriber = self._broker.subscriber(
+            STREAM_SUBJECTS,
+            durable=service,
+            stream=JStream(STREAM, declare=False),
+            pull_sub=PullSub(batch_size=size, timeout=0.05, batch=True),
+            ack_policy=AckPolicy.MANUAL,
+            decoder=_undecoded,
+        )
+
+        @subscriber
+        async def _hear(message: NatsMessage) -> None:
+            raw = message.raw_message
+            messages: list[Msg] = raw if isinstance(raw, list) else [raw]
+            try:
+                await handler(messages)
+            except Exception as error:  # noqa: BLE001  the batch comes again; the reason is logged
+                logger.warning("batch failed", service=service, size=len(messages), error=repr(error))
+                for each in messages:
+                    await each.nak(delay=2)
+                return
+            for each in messages:
+                await each.ack()
+
+        await subscriber.start()
+
+    async def answers(
+        self, subject: str, handler: Callable[[bytes], Awaitable[bytes]], *, queue: str = ""
+    ) -> None:
+        """Answer requests on ``subject``; with ``queue``, one replica answers each."""
+        subscriber = self._broker.subscriber(subject, queue=queue, decoder=_undecoded, max_workers=64)
+
+        @subscriber
+        async def _answer(message: NatsMessage) -> None:
+            raw = message.raw_message
+            if not raw.reply:
+                return
+            try:
+                answer = await handler(raw.data)
+            except Exception:
+                logger.exception("request failed", subject=subject)
+                return
+            await self.client.publish(raw.reply, answer)
+
+        await subscriber.start()
+        await self.client.flush()
+
+    @contextlib.asynccontextmanager
+    async def answering(
+        self, subject: str, handler: Callable[[bytes], Awaitable[bytes]]
+    ) -> AsyncIterator[None]:
+        """Answer requests on ``subject`` for as long as the context lasts (a sandbox's own subject)."""
+        tasks: set[asyncio.Task[None]] = set()
+
+        async def reply(message: Msg) -> None:
+            await self.client.publish(message.reply, await handler(message.data))
+
+        async def on_message(message: Msg) -> None:
+            task = asyncio.create_task(reply(message))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+        subscription = await self.client.subscribe(subject, cb=on_message)
+        await self.client.flush()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(nats.errors.Error):
+                await subscription.unsubscribe()
+            for task in tasks:
+                task.cancel()
+
+    async def ask(self, subject: str, question: bytes, *, timeout: float = 5.0) -> bytes:
+        """One answer to a question.
+
+        Raises:
+            Later: ``kind="no_responders"`` when nobody listens, ``kind="no_answer"`` when nobody answered
+                in time, ``kind="log_unavailable"`` when NATS is away.
+        """
+        try:
+            return (await self.client.request(subject, question, timeout=timeout)).data
+        except nats.errors.NoRespondersError as error:
+            raise Later(f"nobody answers on {subject}", kind="no_responders") from error
+        except (TimeoutError, nats.errors.TimeoutError) as error:
+            raise Later(f"no answer on {subject} within {timeout:g} s", kind="no_answer") from error
+        except (nats.errors.Error, OSError) as error:
+            raise Later(f"NATS is away: {type(error).__name__}", kind="log_unavailable") from error
+
+    async def ask_all(self, subject: str, question: bytes, *, seconds: float = 0.5) -> list[bytes]:
+        """Every answer that arrives within ``seconds``."""
+        answers: list[bytes] = []
+        inbox = self.client.new_inbox()
+
+        async def collect(message: Msg) -> None:
+            if not (message.headers or {}).get("Status"):
+                answers.append(message.data)
+
+        subscription = await self.client.subscribe(inbox, cb=collect)
+        try:
+            await self.client.publish(subject, question, reply=inbox)
+            await asyncio.sleep(seconds)
+        finally:
+            await subscription.unsubscribe()
+        return answers
+
+    async def _await_consumer(self, service: str) -> None:
+        """FastStream would create a missing consumer with defaults: wait for the provisioned one."""
+        js = self.client.jetstream(timeout=5)
+        for _ in range(120):
+            with contextlib.suppress(NotFoundError, nats.errors.Error, asyncio.TimeoutError):
+                await js.consumer_info(STREAM, service)
+                return
+            await asyncio.sleep(0.5)
+        raise Misconfigured(
+            f"the consumer {service} of stream {STREAM} does not exist: run `millrace provision` once"
+        )
+
+    async def _deliver(self, service: str, handler: Handler, message: Msg) -> None:
+        tries = message.metadata.num_delivered
+        try:
+            recorded = decode_recorded(
+                message.subject, message.metadata.sequence.stream, message.headers, message.data
+            )
+        except (msgspec.DecodeError, KeyError, ValueError) as error:
+            await self._bury(service, message, f"unreadable: {error}")
+            return
+        try:
+            async with _signs_of_life(message):
+                await handler(recorded, last_try=tries >= MAX_TRIES)
+        except (Later, Conflict) as error:
+            await self._again(service, message, error, tries)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            logger.exception("handler failed", service=service, subject=message.subject)
+            await self._again(service, message, error, tries)
+        else:
+            await message.ack()
+
+    async def _again(self, service: str, message: Msg, error: Exception, tries: int) -> None:
+        asked = getattr(error, "seconds", None)
+        if getattr(error, "kind", "") == "stopping":
+            await message.nak()
+        elif tries >= MAX_TRIES:
+            await self._bury(service, message, f"{type(error).__name__}: {error}")
+        else:
+            delay = wait_before(tries, at_least=asked)
+            logger.warning(
+                "will try again", service=service, subject=message.subject, tries=tries,
+                seconds=round(delay, 1), why=str(error),
+            )  # fmt: skip
+            await message.nak(delay=delay)
+
+    async def _bury(self, service: str, message: Msg, why: str) -> None:
+        """Keep the message where people can see it, then end its deliveries."""
+        logger.error("dead letter", service=service, subject=message.subject, why=why)
+        headers = dict(message.headers or {}) | {
+            "Millrace-Dead-Because": why.replace("\r", " ").replace("\n", " ")[:1000],
+            "Millrace-Dead-Sequence": str(message.metadata.sequence.stream),
+            "Nats-Msg-Id": f"{service}-{message.metadata.sequence.stream}",
+        }
+        await self.client.jetstream().publish(
+            dead_letter_subject(service, message.subject), message.data, headers=headers
+        )
+        await message.term()
+
+
+@contextlib.asynccontextmanager
+async def _signs_of_life(message: Msg) -> AsyncIterator[None]:
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT)
+            with contextlib.suppress(nats.errors.Error):
+                await message.in_progress()
+
+    task = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def _undecoded(message: NatsMessage) -> bytes:
+    """FastStream hands the message on as it came; contracts.codec reads it."""
+    return message.body
+
+
+async def _connection_error(error: Exception) -> None:
+    logger.warning("NATS connection", error=repr(error))
