@@ -31,6 +31,7 @@ _REMOTE = {
 }
 _LOOK_SECONDS = 0.25
 _MANY_PACKS = 40
+_READABLE = 10_000_000
 _KEPT = 8
 """Packs and base commits that a repository keeps."""
 
@@ -171,13 +172,16 @@ class Mirror:
         return target
 
     async def read_file(self, repository_id: int, sha: str, path: str, limit: int) -> bytes | None:
-        """The first ``limit`` bytes of a file of the commit; None if there is no such file."""
+        """The first ``limit`` bytes of a file of the commit; None if there is no such file.
+
+        A file above 10 MB counts as not there: nobody reads settings of that size.
+        """
         git_dir = self.path(repository_id)
-        found = await run_git(["ls-tree", "-z", "--full-tree", sha, "--", path], git_dir=git_dir)
-        entries = [line.split(b"\t", 1) for line in found.split(b"\0")[:-1]]
-        for head, name in entries:
-            mode, kind, blob = head.decode().split(" ")
-            if name == os.fsencode(path) and kind == "blob" and mode != "120000":
+        found = await run_git(["ls-tree", "-z", "-l", "--full-tree", sha, "--", path], git_dir=git_dir)
+        for line in found.split(b"\0")[:-1]:
+            head, name = line.split(b"\t", 1)
+            mode, kind, blob, size = head.decode().split()
+            if name == os.fsencode(path) and kind == "blob" and mode != "120000" and int(size) <= _READABLE:
                 return (await run_git(["cat-file", "blob", blob], git_dir=git_dir))[:limit]
         return None
 

@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 
 from contracts.change import Change
 from contracts.tools import ToolCall, ToolResult
 from services.kit.errors import Later, MillraceError, Refused
 from services.sandbox_runner import change as changes
+from services.sandbox_runner.answers import Answer, command_result, edit_result
 from services.sandbox_runner.channel import Channel, Listener
 from services.sandbox_runner.podman_host import SANDBOX_ID, PodmanHost
 from services.sandbox_runner.profile import container_name, container_spec
@@ -115,12 +117,8 @@ class PodmanSandbox:
             case "bash":
                 return await self._bash(call)
             case "str_replace_based_edit_tool":
-                fields, _ = await self._ask(
-                    {"op": "edit", "input": call.input}, call=call.id, seconds=call.seconds + _GRACE_SECONDS
-                )
-                content = str(fields.get("content", fields.get("why", "")))
-                failed = not fields["ok"] or bool(fields.get("is_error"))
-                return ToolResult(id=call.id, content=content, is_error=failed)
+                answer = await self._tool(call, {"op": "edit", "input": call.input})
+                return edit_result(call, answer)
             case other:
                 return ToolResult(id=call.id, content=f"There is no tool {other!r}.", is_error=True)
 
@@ -135,17 +133,14 @@ class PodmanSandbox:
             "head": _HEAD,
             "tail": _TAIL,
         }
+        return command_result(call, await self._tool(call, message))
+
+    async def _tool(self, call: ToolCall, message: dict[str, Any]) -> Answer:
         fields, _ = await self._ask(message, call=call.id, seconds=call.seconds + _GRACE_SECONDS)
-        if not fields["ok"]:
-            return ToolResult(id=call.id, content=str(fields.get("why", "")), is_error=True)
-        return ToolResult(
-            id=call.id,
-            content=_told(fields, call.seconds),
-            is_error=bool(fields.get("timed_out") or fields.get("cancelled")),
-            exit_code=fields.get("exit_code"),
-            seconds=float(fields.get("seconds", 0.0)),
-            omitted=int(fields.get("omitted", 0)),
-        )
+        try:
+            return msgspec.convert(fields, Answer)
+        except msgspec.ValidationError as error:
+            raise SandboxGone("the sandbox broke the protocol of its tool channel") from error
 
     async def cancel(self, call_id: str) -> None:
         """End a running call."""
@@ -188,6 +183,8 @@ class PodmanSandbox:
         self, spec: SandboxSpec, pack: Path, base: str, change: Change, command: str, seconds: float
     ) -> CheckResult:
         """Run the command on exactly the change's tree, in a container that ran nothing before."""
+        if change.base != base or (self._spec is not None and self._spec.sandbox_id == spec.sandbox_id):
+            raise ValueError("a change is verified on its own base, in a sandbox of another name")
         fresh = PodmanSandbox(self._host, self._repository, self._limits)
         try:
             ready = await fresh.prepare(spec, pack, base)
@@ -241,20 +238,6 @@ class PodmanSandbox:
                 f"the repository could not be laid out: {str(fields.get('why'))[:500]}", kind="checkout"
             )
         return fields, blob
-
-
-def _told(fields: dict[str, Any], seconds: float) -> str:
-    """A command's output and how it ended, as the model reads it."""
-    content = str(fields.get("content", ""))
-    if fields.get("timed_out"):
-        end = f"[stopped after {seconds:g} s; the command and everything it started was killed]"
-    elif fields.get("cancelled"):
-        end = "[cancelled; the command and everything it started was killed]"
-    elif fields.get("exit_code"):
-        end = f"[exit code {fields['exit_code']}]"
-    else:
-        return content
-    return f"{content}\n{end}" if content and not content.endswith("\n") else content + end
 
 
 def _check_isolation(pid: int) -> int:

@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 import pytest_asyncio
 
-from contracts.tools import ToolCall
+from contracts.tools import ToolCall, ToolResult
 from services.sandbox_runner.sandbox import SandboxGone
 from tests.integration.sandbox_kit import Bench, Open, bench
 
@@ -146,6 +147,17 @@ async def test_the_editor_does_not_leave_the_workspace(box: Open) -> None:
     assert "binary" in (await box.edit("view", "zero")).content
     assert (await box.edit("create", "secret", file_text="x")).is_error
     await box.bash("rm secret pipe zero")
+
+
+async def test_names_that_are_not_text_can_be_listed_and_encoded(box: Open) -> None:
+    await box.bash("touch $'caf\\xe9'")
+    listed = await box.edit("view", ".")
+    assert "/workspace/caf" in listed.content
+    assert msgspec.json.decode(msgspec.json.encode(listed), type=ToolResult) == listed
+    asked = await box.edit("view", "\ud800")
+    assert asked.is_error
+    msgspec.json.encode(asked)
+    await box.bash("rm caf*")
 
 
 async def test_an_unknown_tool_and_wrong_arguments_are_told_to_the_model(box: Open) -> None:

@@ -1,0 +1,58 @@
+"""The tool server's answers as results for the model (pure)."""
+
+import msgspec
+
+from contracts.tools import ToolCall, ToolResult
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the tool server says about one tool call."""
+
+    ok: bool
+    why: str = ""
+    content: str = ""
+    is_error: bool = False
+    exit_code: int | None = None
+    timed_out: bool = False
+    cancelled: bool = False
+    seconds: float = 0.0
+    omitted: int = 0
+
+
+def edit_result(call: ToolCall, answer: Answer) -> ToolResult:
+    """What the editor said; what it could not do is an error for the model to read."""
+    failed = not answer.ok or answer.is_error
+    return ToolResult(id=call.id, content=_text(answer.content or answer.why), is_error=failed)
+
+
+def command_result(call: ToolCall, answer: Answer) -> ToolResult:
+    """What a command wrote and how it ended; an exit code other than 0 is no error of the tool."""
+    if not answer.ok:
+        return ToolResult(id=call.id, content=_text(answer.why), is_error=True)
+    return ToolResult(
+        id=call.id,
+        content=_text(_told(answer, call.seconds)),
+        is_error=answer.timed_out or answer.cancelled,
+        exit_code=answer.exit_code,
+        seconds=answer.seconds,
+        omitted=answer.omitted,
+    )
+
+
+def _told(answer: Answer, seconds: float) -> str:
+    """A command's output and how it ended, as the model reads it."""
+    content = answer.content
+    if answer.timed_out:
+        end = f"[stopped after {seconds:g} s; the command and everything it started was killed]"
+    elif answer.cancelled:
+        end = "[cancelled; the command and everything it started was killed]"
+    elif answer.exit_code:
+        end = f"[exit code {answer.exit_code}]"
+    else:
+        return content
+    return f"{content}\n{end}" if content and not content.endswith("\n") else content + end
+
+
+def _text(content: str) -> str:
+    """Without lone surrogates, which JSON can bring in but no encoder lets out again."""
+    return content.encode("utf-8", "replace").decode()
