@@ -4,17 +4,17 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from services.kit.errors import Later, MillraceError
+from services.kit.errors import Later
 from services.sandbox_runner.process import run_process
 
 _MAX_WORDS = 4000
 
 
-class GitError(MillraceError):
+class GitError(Later):
     """git ended with an error; ``words`` is what it said, not yet fit to be shown to anybody."""
 
     def __init__(self, command: str, code: int, words: str) -> None:
-        super().__init__(f"git {command} ended with {code}")
+        super().__init__(f"git {command} ended with {code}", kind="git_failed")
         self.words = words
 
 

@@ -220,16 +220,24 @@ class Mirror:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(self._directory / f"{repository_id:d}.lock", os.O_CREAT | os.O_RDWR, 0o600)
         try:
-            async with asyncio.timeout(self._seconds * 2):
-                while True:
-                    try:
-                        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                        break
-                    except BlockingIOError:
-                        await asyncio.sleep(0.05)
+            await _take(handle, self._seconds * 2)
             yield
         finally:
             os.close(handle)
+
+
+async def _take(handle: int, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                with suppress(BlockingIOError):
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return
+                await asyncio.sleep(0.05)
+    except TimeoutError as error:
+        raise Later(
+            "Another process has been reading the repository for too long.", kind="mirror_busy"
+        ) from error
 
 
 async def _stop(fetching: "asyncio.Task[bytes]") -> None:
