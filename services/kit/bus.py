@@ -101,7 +101,11 @@ class Bus:
     async def close(self) -> None:
         """Stop taking messages, let handlers end within the grace, disconnect."""
         self.stopping = True
-        await self._broker.stop()
+        try:
+            await self._broker.stop()
+        except nats.errors.Error as error:
+            logger.warning("NATS was away at the end", error=repr(error))
+            await self.client.close()
 
     def healthy(self) -> str:
         """``ok``, or what is wrong with the connection."""

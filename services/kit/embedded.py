@@ -71,6 +71,11 @@ class EmbeddedNats:
         assert self._process is not None, "not started"  # noqa: S101  a programming error, not a condition
         return self._process.pid
 
+    async def ended(self) -> None:
+        """Return when the server has ended, for whatever reason."""
+        if self._process is not None:
+            await self._process.wait()
+
     async def __aenter__(self) -> "EmbeddedNats":
         host, _, port = self._listen.rpartition(":")
         chosen = int(port) or _free_port(host)
@@ -148,7 +153,10 @@ class EmbeddedNats:
         while asyncio.get_running_loop().time() < deadline:
             if self._process.returncode is not None:
                 raise Misconfigured(f"nats-server ended at once: read {self._home / 'nats' / 'server.log'}")
+            # nats-py sleeps 2 s after a refused connection: ask the port first.
             with contextlib.suppress(OSError, nats.errors.Error, asyncio.TimeoutError):
+                _, writer = await asyncio.open_connection(*self.address.rsplit(":", 1))
+                writer.close()
                 client = await nats.connect(self.url, allow_reconnect=False, connect_timeout=1)
                 try:
                     await client.jetstream(timeout=1).account_info()
