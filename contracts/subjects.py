@@ -74,6 +74,9 @@ def sandbox_subject(sandbox_id: str) -> str:
 RUNNERS_SUBJECT = "sandbox.v1.runners"
 """Every runner answers with what it holds."""
 
+PROCESS_SUBJECT = "gateway.v1.process"
+"""Where the gateway takes an operator's request that came in elsewhere: body and answer as HTTP's."""
+
 
 def history_subject(question: str) -> str:
     """Where the history answers."""

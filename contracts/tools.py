@@ -29,6 +29,12 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, tag="checkpoint"):
     id: str
 
 
+class Release(msgspec.Struct, frozen=True, kw_only=True, tag="release"):
+    """The run needs this sandbox no more; answered with ``Released`` by whoever holds it."""
+
+    id: str
+
+
 class ToolResult(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
     """What a tool said. ``exit_code`` is set for commands that ended; ``omitted`` counts bytes cut away."""
 
@@ -64,5 +70,21 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     lost: bool = False
 
 
-SandboxQuestion = ToolCall | Checkpoint
-SandboxAnswer = ToolResult | Checkpointed | Running | Failed
+class Released(msgspec.Struct, frozen=True, kw_only=True, tag="released"):
+    """It is gone."""
+
+    id: str
+
+
+class RunnerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What a runner answers on ``contracts.subjects.RUNNERS_SUBJECT``. Seconds since it started."""
+
+    runner: str
+    sandboxes: tuple[str, ...]
+    limit: int
+    image: str
+    uptime: float
+
+
+SandboxQuestion = ToolCall | Checkpoint | Release
+SandboxAnswer = ToolResult | Checkpointed | Released | Running | Failed

@@ -4,17 +4,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-import msgspec
-
 from contracts.facts import Usage
-from contracts.subjects import vault_subject
-from contracts.vault import ModelKey, read_reply
+from contracts.vault import AskModelKey, ModelKey
 from services.agent.act import Hands
 from services.agent.decide import Budget, decide
 from services.agent.model import AnthropicModel
 from services.agent.prices import cost
 from services.agent.prompt import MAX_OUTPUT
 from services.agent.state import START, evolve
+from services.kit.ask_vault import ask_vault
 from services.kit.bus import Bus
 from services.kit.drive import Driver
 from services.kit.serve import Health, main
@@ -26,8 +24,7 @@ async def run(settings: Settings, bus: Bus) -> AsyncIterator[Health]:
     """Drive runs until the context ends."""
 
     async def key() -> str:
-        answer = await bus.ask(vault_subject("agent", "model-key"), msgspec.json.encode({}))
-        return read_reply(answer, ModelKey).key.reveal()
+        return (await ask_vault(bus, "agent", AskModelKey(), ModelKey)).key.reveal()
 
     model = AnthropicModel(key, settings.anthropic_base_url)
     budget = Budget(

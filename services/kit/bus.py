@@ -32,7 +32,11 @@ from services.kit.retry import wait_before
 HEARTBEAT = 10.0
 """Seconds between signs of life on a message that is being worked on; a third of the consumers' ack_wait."""
 MAX_TRIES = 12
-"""Deliveries of one message before it becomes a dead letter."""
+"""Failures of one message in one process before it becomes a dead letter."""
+MAX_DELIVERIES = 60
+"""Deliveries of one message, over all processes, before it is taken for the reason that they die."""
+PATIENT = ("queued", "stopping")
+"""Kinds of ``Later`` that are nobody's failure."""
 
 logger = structlog.get_logger(__name__)
 
@@ -69,6 +73,7 @@ class Bus:
         self._name = name
         self._client: Client | None = None
         self._objects: Objects | None = None
+        self._failures: dict[int, int] = {}
         self.stopping = False
 
     @property
@@ -100,6 +105,8 @@ class Bus:
 
     async def close(self) -> None:
         """Stop taking messages, let handlers end within the grace, disconnect."""
+        if self.stopping:
+            return
         self.stopping = True
         try:
             await self._broker.stop()
@@ -252,11 +259,12 @@ class Bus:
         )
 
     async def _deliver(self, service: str, handler: Handler, message: Msg) -> None:
-        tries = message.metadata.num_delivered
+        sequence = message.metadata.sequence.stream
+        tries = self._failures.get(sequence, 0) + 1
+        if message.metadata.num_delivered > MAX_DELIVERIES:
+            tries = MAX_TRIES
         try:
-            recorded = decode_recorded(
-                message.subject, message.metadata.sequence.stream, message.headers, message.data
-            )
+            recorded = decode_recorded(message.subject, sequence, message.headers, message.data)
         except (msgspec.DecodeError, KeyError, ValueError) as error:
             await self._bury(service, message, f"unreadable: {error}")
             return
@@ -271,15 +279,19 @@ class Bus:
             logger.exception("handler failed", service=service, subject=message.subject)
             await self._again(service, message, error, tries)
         else:
+            self._failures.pop(sequence, None)
             await message.ack()
 
     async def _again(self, service: str, message: Msg, error: Exception, tries: int) -> None:
+        sequence = message.metadata.sequence.stream
         asked = getattr(error, "seconds", None)
-        if getattr(error, "kind", "") == "stopping":
-            await message.nak()
+        if getattr(error, "kind", "") in PATIENT:
+            await message.nak(delay=asked or None)
         elif tries >= MAX_TRIES:
+            self._failures.pop(sequence, None)
             await self._bury(service, message, f"{type(error).__name__}: {error}")
         else:
+            self._failures[sequence] = tries
             delay = wait_before(tries, at_least=asked)
             logger.warning(
                 "will try again", service=service, subject=message.subject, tries=tries,

@@ -13,6 +13,7 @@ import structlog
 
 from contracts.envelope import Recorded
 from contracts.facts import AnyFact, RunFailed
+from services.kit.bus import PATIENT
 from services.kit.errors import Conflict, Later, Refused
 from services.kit.log import Log, last_sequence
 
@@ -82,7 +83,7 @@ class Driver(Generic[State, Plan]):
         except Refused as error:
             facts = [RunFailed(stage=self._stage_of(plan), kind=error.kind, why=str(error))]
         except Later as error:
-            if not last_try or error.kind == "stopping":
+            if not last_try or error.kind in PATIENT:
                 raise
             why = f"{error} (given up after several tries)"
             facts = [RunFailed(stage=self._stage_of(plan), kind=error.kind, why=why)]
