@@ -1,0 +1,193 @@
+"""Every sentence that a person reads, as functions named after the situation. Pure.
+
+Text by others comes in as it is and is cleaned where it is put in (``services.publisher.outbound``). Plans
+hold these words with ``{marker}`` and the like already settled, so that a test can read what is said.
+"""
+
+from contracts import facts as f
+from contracts.facts import Check
+from services.publisher import outbound
+
+WEB = "https://github.com"
+"""Where links may lead; the assembly sets the configured GitHub."""
+
+
+def acknowledged() -> str:
+    """First words: somebody has seen it."""
+    return "**Millrace is working on this.** This comment will say how it goes."
+
+
+def working(turn: f.TurnTaken, cost: int) -> str:
+    """News from a run that goes on."""
+    doing = next((_doing(block) for block in turn.content if block.get("type") == "tool_use"), "thinking")
+    return (
+        f"**Millrace is working on this.**\n\nTurn {turn.turn}: {doing}\n\n<sub>{_dollars(cost)} so far</sub>"
+    )
+
+
+def verifying(proposal: f.SolutionProposed) -> str:
+    """A change is there and is being checked."""
+    return (
+        f"**Millrace has a change** ({_files(proposal.change.files)}) and checks it on a fresh checkout: "
+        f"{outbound.line(proposal.title)}"
+    )
+
+
+def question(asked: f.QuestionAsked) -> str:
+    """The run is parked."""
+    return (
+        "**Millrace has a question.** Answer it in a comment below; "
+        "the work then goes on where it stopped.\n\n"
+        + outbound.markdown(asked.question, web=WEB)
+    )
+
+
+def pull_request_is_open(opened: f.PullRequestOpened, seen: f.VerificationFinished) -> str:
+    """The best end."""
+    kind = "draft pull request" if opened.draft else "pull request"
+    return f"**Millrace opened a {kind}: {opened.url}**\n\n{_verdict(seen)}"
+
+
+def answered(answer: f.AnswerGiven) -> str:
+    """An answer without a change."""
+    return outbound.markdown(answer.text, web=WEB) + "\n\n<sub>Answered by Millrace without a change.</sub>"
+
+
+def unchanged(proposal: f.SolutionProposed) -> str:
+    """Work without a difference."""
+    said = outbound.markdown(proposal.summary, web=WEB, limit=20_000)
+    first = "**Millrace ended without a change:** nothing in the repository differs from before."
+    return f"{first}\n\n{said}".strip()
+
+
+def failed(failure: f.RunFailed, turn: f.TurnTaken | None, cost: int) -> str:
+    """A truthful end without a result."""
+    tried = f"It took {turn.turn} turns ({_dollars(cost)})." if turn else "The work had not begun."
+    return (
+        f"**Millrace could not finish this.** {outbound.markdown(failure.why, web=WEB, limit=2000)}\n\n"
+        f"{tried} It ended in the stage *{failure.stage}* (`{outbound.line(failure.kind)}`). "
+        "Comment `/millrace` to try again."
+    )
+
+
+def refused(seen: f.VerificationFinished, proposal: f.SolutionProposed) -> str:
+    """A change that may not be published."""
+    names = ", ".join(outbound.code(file.path) for file in seen.files[:20])
+    return (
+        f"**Millrace made a change but does not publish it:** "
+        f"{outbound.markdown(seen.reason, web=WEB, limit=2000)}\n\n"
+        f"{outbound.markdown(proposal.summary, web=WEB, limit=10_000)}"
+        + (f"\n\nFiles: {names}" if names else "")
+    )
+
+
+def cancelled(fact: f.RunCancelled) -> str:
+    """Stopped by a person."""
+    return f"**Millrace stopped:** {outbound.line(fact.why)} ({outbound.line(fact.by.login)})."
+
+
+def commit_message(request: f.RunRequested, proposal: f.SolutionProposed) -> str:
+    """Subject and body; the trailer that names the run is added where the commit is made."""
+    body = outbound.commit_text(proposal.summary)
+    return f"{outbound.line(proposal.title, limit=72)}\n\n{body}\n\nFor issue {request.issue.number}."
+
+
+def pull_request_title(proposal: f.SolutionProposed) -> str:
+    """One line."""
+    return outbound.line(proposal.title)
+
+
+def pull_request_body(
+    request: f.RunRequested, proposal: f.SolutionProposed, seen: f.VerificationFinished
+) -> str:
+    """The issue once, what changed, and what Millrace itself saw."""
+    parts = [f"Fixes #{request.issue.number}", outbound.markdown(proposal.summary, web=WEB, limit=20_000)]
+    if proposal.note:
+        parts.append(f"> **Note:** {outbound.line(proposal.note, limit=500)}")
+    parts.append("## Evidence\n\n" + _evidence(seen))
+    if proposal.claims:
+        claims = "\n".join(
+            f"- {outbound.markdown(each, web=WEB, limit=500)}" for each in proposal.claims[:20]
+        )
+        parts.append(f"## What the agent says it checked\n\nIts own words, not evidence:\n\n{claims}")
+    if seen.files:
+        listed = "\n".join(f"- {file.status} {outbound.code(file.path)}" for file in seen.files[:100])
+        more = f"\n- and {len(seen.files) - 100} more" if len(seen.files) > 100 else ""
+        parts.append(
+            f"<details><summary>{_files(len(seen.files))} changed</summary>\n\n{listed}{more}\n</details>"
+        )
+    parts.append("<sub>Made by Millrace. A person should read it before it is merged.</sub>")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _evidence(seen: f.VerificationFinished) -> str:
+    tree = f"`{seen.change.tree}`"
+    if not seen.checks:
+        return f"**Untested.** No way to run this project's tests was recognised, so nothing was run on tree {tree}."
+    lines = [
+        f"Run by Millrace in a fresh sandbox without network, on exactly the published tree {tree}:",
+        "",
+        "| command | exit code | time | tree |",
+        "|---|---|---|---|",
+        *(_row(check) for check in seen.checks),
+        *(_row(check, " (unchanged base)") for check in seen.base_checks),
+    ]
+    if seen.verdict == "failed":
+        before = [check.exit_code for check in seen.base_checks]
+        lines += ["", "**The tests fail.** " + _compared(before)]
+    for check in seen.checks:
+        words = f"Output of {outbound.code(check.command)}".replace("`", "")
+        lines += [
+            "",
+            f"<details><summary>{words.replace('<', '&lt;')}</summary>",
+            "",
+            outbound.verbatim(check.output),
+            "</details>",
+        ]
+    return "\n".join(lines)
+
+
+def _row(check: Check, note: str = "") -> str:
+    code = "timed out" if check.exit_code is None else str(check.exit_code)
+    return f"| {outbound.code(check.command)}{note} | {code} | {check.seconds:.1f} s | `{check.tree[:12]}` |"
+
+
+def _compared(before: list[int | None]) -> str:
+    if not before:
+        return "How the base does is not known."
+    if all(code == 0 for code in before):
+        return "They pass on the unchanged base."
+    return "They fail on the unchanged base as well."
+
+
+def _verdict(seen: f.VerificationFinished) -> str:
+    if not seen.checks:
+        return "It is untested: no way to run this project's tests was recognised."
+    command = outbound.code(seen.checks[0].command)
+    if seen.verdict == "passed":
+        return f"{command} passes on exactly that tree."
+    return f"{command} **fails** on that tree; the pull request shows its output."
+
+
+def _doing(block: dict[str, object]) -> str:
+    given = block.get("input")
+    values = given if isinstance(given, dict) else {}
+    match block.get("name"):
+        case "bash":
+            return f"runs {outbound.code(str(values.get('command', '')), limit=120)}"
+        case "str_replace_based_edit_tool":
+            verb = "reads" if values.get("command") == "view" else "edits"
+            return f"{verb} {outbound.code(str(values.get('path', '')), limit=120)}"
+        case "submit":
+            return "hands its change in"
+        case "ask":
+            return "has a question"
+    return "works"
+
+
+def _dollars(cost: int) -> str:
+    return f"${cost / 1_000_000:.2f}"
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
