@@ -51,7 +51,6 @@ class Limiter:
     more than ``patience`` seconds is raised as ``Later``, so that no worker sleeps through it.
     """
 
-    GAP = 1.0
     A_MINUTE = 80
 
     def __init__(
@@ -60,7 +59,9 @@ class Limiter:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         patience: float = 5.0,
+        gap: float = 1.0,
     ) -> None:
+        self._gap = gap
         self._clock = clock
         self._sleep = sleep
         self._patience = patience
@@ -88,7 +89,7 @@ class Limiter:
             )
         if write:
             # the turn is taken before the wait: two writers never get the same second
-            self._next_write = at + self.GAP
+            self._next_write = at + self._gap
             self._created.append(at)
         if at > now:
             await self._sleep(at - now)

@@ -257,5 +257,5 @@ async def _carry_out(records: Records, change: Change, apps: dict[int, App], at:
 
 
 def _is_name(part: str) -> bool:
-    """GitHub's names: letters, digits, ``-``, ``_`` and ``.``; nothing that could leave its place in a URL."""
+    """Letters, digits, ``-``, ``_`` and ``.``, as GitHub allows: nothing that leaves its place in a URL."""
     return _NAME.fullmatch(part) is not None and part not in {".", ".."}

@@ -77,23 +77,25 @@ def load_key(directory: Path, key_id: str) -> MasterKey:
         raise Misconfigured(
             f"the master key {file} cannot be opened ({error.strerror}): it must be a plain file"
         ) from None
-    with os.fdopen(handle, "rb", buffering=0) as stream:
-        about = os.fstat(handle)
-        if not stat.S_ISREG(about.st_mode):
-            raise Misconfigured(f"the master key {file} is not a plain file")
-        if about.st_uid != os.geteuid():
-            raise Misconfigured(f"the master key {file} belongs to another user (uid {about.st_uid})")
-        if about.st_mode & 0o177:
-            raise Misconfigured(
-                f"the master key {file} is open to others (mode {stat.S_IMODE(about.st_mode):04o}): "
-                f"run chmod 600 {file}, and consider it read by them"
-            )
-        if about.st_size != KEY_BYTES:
-            raise Misconfigured(f"the master key {file} has {about.st_size} bytes instead of {KEY_BYTES}")
-        try:
-            return MasterKey(key_id, stream.read(KEY_BYTES + 1))
-        except ValueError as error:
-            raise Misconfigured(f"the master key {file} is refused: {error}") from None
+    try:
+        _refuse_unusual(file, os.fstat(handle))
+        return MasterKey(key_id, os.read(handle, KEY_BYTES + 1))
+    except ValueError as error:
+        raise Misconfigured(f"the master key {file} is refused: {error}") from None
+    finally:
+        os.close(handle)
+
+
+def _refuse_unusual(file: Path, about: os.stat_result) -> None:
+    if not stat.S_ISREG(about.st_mode):
+        raise Misconfigured(f"the master key {file} is not a plain file")
+    if about.st_uid != os.geteuid():
+        raise Misconfigured(f"the master key {file} belongs to another user (uid {about.st_uid})")
+    if about.st_mode & 0o177:
+        raise Misconfigured(
+            f"the master key {file} is open to others (mode {stat.S_IMODE(about.st_mode):04o}): "
+            f"run chmod 600 {file}, and consider it read by them"
+        )
 
 
 def create_key(directory: Path, key_id: str = FIRST_KEY) -> MasterKey:
