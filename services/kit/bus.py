@@ -8,6 +8,7 @@ with several workers delivered long messages twice. Consumers are provisioned el
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
@@ -158,9 +159,15 @@ class Bus:
             try:
                 await handler(messages)
             except Exception as error:  # noqa: BLE001  the batch comes again; the reason is logged
-                logger.warning("batch failed", service=service, size=len(messages), error=repr(error))
+                logger.log(
+                    logging.DEBUG if isinstance(error, Later) else logging.WARNING,
+                    "batch failed",
+                    service=service,
+                    size=len(messages),
+                    error=repr(error),
+                )
                 for each in messages:
-                    await each.nak(delay=2)
+                    await each.nak(delay=getattr(error, "seconds", None) or 2)
                 return
             for each in messages:
                 await each.ack()

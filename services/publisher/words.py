@@ -123,7 +123,8 @@ def pull_request_body(
 def _evidence(seen: f.VerificationFinished) -> str:
     tree = f"`{seen.change.tree}`"
     if not seen.checks:
-        return f"**Untested.** No way to run this project's tests was recognised, so nothing was run on tree {tree}."
+        first = "**Untested.** No way to run this project's tests was recognised,"
+        return f"{first} so nothing was run on tree {tree}."
     lines = [
         f"Run by Millrace in a fresh sandbox without network, on exactly the published tree {tree}:",
         "",
