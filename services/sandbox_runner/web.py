@@ -49,7 +49,9 @@ def build(token: str, bus: Bus, status: Callable[[], Awaitable[bytes]], health: 
         body = msgspec.json.encode(answer["body"])
         return Response(body, status_code=answer["status"], media_type="application/json")
 
-    return Litestar([index, is_healthy, what_it_holds, process_issue], openapi_config=None)
+    handlers = [index, is_healthy, what_it_holds, process_issue]
+    # Litestar's own logging would replace the handlers that redact (services.kit.logs).
+    return Litestar(handlers, openapi_config=None, logging_config=None)
 
 
 @asynccontextmanager
