@@ -73,12 +73,16 @@ class Press:
             # A run can do its work without a comment; the end will say why nobody was told.
             logger.warning("no comment possible", run=run, kind=refusal.kind)
             return []
+        self._edited[run] = time.monotonic()
         return [f.ProgressPosted(comment_id=identity, url=url)]
 
     async def _edit(self, plan: EditProgress, run: str) -> None:
         now = time.monotonic()
-        if not plan.needed and now - self._edited.get(run, now - EDIT_SECONDS) < EDIT_SECONDS:
-            return
+        if not plan.needed:
+            # News never stands in the way of a write that somebody waits for.
+            fresh = now - self._edited.get(run, now - EDIT_SECONDS) < EDIT_SECONDS
+            if fresh or not self._limiter(plan.request).idle:
+                return
         self._edited[run] = now
         try:
             async with self._repository(plan.request, "comment") as repository:
@@ -160,6 +164,8 @@ class Press:
         async def token() -> Secret:
             return (await ask_vault(self._bus, "publisher", question, Token)).token
 
-        limiter = self._limiters.setdefault(request.installation_id, Limiter())
-        async with GitHubClient(self._api_url, token, limiter=limiter) as client:
+        async with GitHubClient(self._api_url, token, limiter=self._limiter(request)) as client:
             yield Repository(client, request.repository.full_name)
+
+    def _limiter(self, request: f.RunRequested) -> Limiter:
+        return self._limiters.setdefault(request.installation_id, Limiter())

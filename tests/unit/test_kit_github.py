@@ -287,3 +287,15 @@ async def test_a_rate_limit_silences_the_whole_installation() -> None:
             assert isinstance(raised.value, Later)
             assert raised.value.seconds == 90.0
     assert len(server.asked) == 1
+
+
+async def test_a_limiter_is_idle_again_when_the_last_write_is_a_second_old() -> None:
+    clock = Clock()
+    limiter = Limiter(clock=clock, sleep=clock.sleep)
+    assert limiter.idle
+    await limiter.turn(write=True)
+    assert not limiter.idle
+    await clock.sleep(1.0)
+    assert limiter.idle
+    limiter.pause(30.0)
+    assert not limiter.idle
