@@ -79,3 +79,5 @@ def configure(level: str = "info", style: str = "console") -> None:
     root.setLevel(level.upper())
     for chatty in ("httpcore", "httpcore2", "httpx", "httpx2", "anthropic", "urllib3", "aiosqlite", "podman"):
         logging.getLogger(chatty).setLevel(logging.WARNING)  # their debug lines carry headers
+    for chatty in ("alembic", "uvicorn", "faststream"):  # their news is ours, told in our words
+        logging.getLogger(chatty).setLevel(logging.WARNING)
