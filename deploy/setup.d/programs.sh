@@ -4,7 +4,8 @@
 missing_packages() {
     have git || echo git
     have podman || echo podman
-    have runc || have crun || echo crun
+    # crun does not start where cgroups are not of version 2 alone; runc starts everywhere
+    have runc || { have crun && [ -e /sys/fs/cgroup/cgroup.controllers ]; } || echo runc
     have newuidmap || echo uidmap # user ids of their own for sandboxes
     have iptables || echo iptables # networks of containers in Podman 4 and older
     have debootstrap || echo debootstrap # the sandbox image's base where no registry can be reached
