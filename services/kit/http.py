@@ -38,7 +38,7 @@ async def serving(app: Any, listener: socket.socket, **options: Any) -> AsyncIte
         options: further fields of ``uvicorn.Config``.
     """
     config = uvicorn.Config(
-        app, lifespan="off", log_config=None, access_log=False, server_header=False,
+        app, interface="asgi3", lifespan="off", log_config=None, access_log=False, server_header=False,
         timeout_graceful_shutdown=5, **options,
     )  # fmt: skip
     server = uvicorn.Server(config)
