@@ -44,6 +44,10 @@ class Token:
     expires_at: datetime
     revoked: bool = False
 
+    def reaches(self, repo: Repository) -> bool:
+        """Whether the token was made for a repository that the installation still has."""
+        return repo in self.repositories and repo in self.installation.repositories
+
     def allows(self, permission: str, level: str) -> bool:
         """Whether the token holds a permission at this level or above."""
         return LEVELS.index(self.permissions.get(permission, "none")) >= LEVELS.index(level)

@@ -2,31 +2,29 @@
 
 import asyncio
 import contextlib
+import secrets
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.doubles.github import changes, views
+from tests.doubles.github import changes
 from tests.doubles.github.auth import Vault, new_private_key
 from tests.doubles.github.faults import Faults
-from tests.doubles.github.repository import Change, GitFailedError, GitRepository
+from tests.doubles.github.looks import Looks
+from tests.doubles.github.people import People
+from tests.doubles.github.repository import Change, GitRepository
 from tests.doubles.github.server import Application, Exchange, Server, listen, server
 from tests.doubles.github.state import (
     App,
-    Comment,
     Delivery,
-    Event,
     Installation,
-    Issue,
     Json,
-    PullRequest,
     Repository,
     User,
     World,
     now,
-    stamp,
 )
 from tests.doubles.github.webhooks import Deliverer
 
@@ -34,7 +32,7 @@ _EVENTS = ("issues", "issue_comment", "pull_request")
 _STOP_SECONDS = 5.0
 
 
-class GitHubDouble:
+class GitHubDouble(People, Looks):
     """A GitHub on a free loopback port, inside the caller's loop.
 
     ``url`` is for the web and git, ``api_url`` for REST. ``exchanges`` are the requests it got,
@@ -124,25 +122,22 @@ class GitHubDouble:
             for path, content in files.items()
         ]
         tree = repo.git.write_tree(parent, rows)
-        who = by or repo.owner
-        person = (who.login, f"{who.login}@users.noreply.github.com", stamp(now()))
+        person = changes.signature_of(by or repo.owner)
         sha = repo.git.write_commit(tree, [parent] if parent else [], message, person, person)
         repo.git.set_ref(name, sha)
         repo.pushed_at = now()
         return sha
 
     def create_app(
-        self, app_id: int = 1001, *, webhook_secret: str = "double-webhook-secret",
+        self, app_id: int = 1001, *, webhook_secret: str | None = None,
         webhook_url: str = "http://127.0.0.1:9/webhook/github", private_key_pem: str | None = None,
         slug: str = "millrace", events: Iterable[str] = _EVENTS,
     ) -> App:  # fmt: skip
-        """An app with its bot user; a key is made unless one is given. ``webhook_url`` may change later."""
+        """An app with its bot user; key and secret are made unless given. ``webhook_url`` may change later."""
         bot = self.world.user(f"{slug}[bot]", "Bot")
         owner = self.world.user(f"{slug}-makers", "Organization")
-        key = private_key_pem or new_private_key()
-        app = App(
-            app_id, slug, owner, bot, key, webhook_secret, webhook_url, next(self.world.ids), tuple(events)
-        )
+        key, secret = private_key_pem or new_private_key(), webhook_secret or secrets.token_hex(32)
+        app = App(app_id, slug, owner, bot, key, secret, webhook_url, next(self.world.ids), tuple(events))
         self.world.apps[app_id] = app
         return app
 
@@ -160,23 +155,8 @@ class GitHubDouble:
         """Send an ``installation`` webhook; ``deleted``, ``suspend`` and ``unsuspend`` also happen."""
         installation.deleted = action == "deleted"
         installation.suspended = action == "suspend" or (installation.suspended and action != "unsuspend")
-        short = [
-            {
-                key: views.repository(self.world, one)[key]
-                for key in ("id", "node_id", "name", "full_name", "private")
-            }
-            for one in installation.repositories
-        ]
-        payload: Json = {
-            "action": action,
-            "installation": views.installation(self.world, installation),
-            "repositories": short,
-            "sender": views.user(self.world, installation.account),
-        }
-        if action == "created":
-            payload["requester"] = None
-        self.world.events.append(Event("installation", action, payload, None, installation.app))
-        await self._deliverer.settle()
+        changes.announce_installation(self.world, installation, action)
+        await self.settle()
 
     def grant(self, repo: Repository, user: User, role: str) -> None:
         """Make a user a collaborator: read, triage, write, maintain or admin; ``none`` takes it away."""
@@ -184,71 +164,6 @@ class GitHubDouble:
             repo.collaborators.pop(user.id, None)
         else:
             repo.collaborators[user.id] = role
-
-    # What people do.
-
-    async def open_issue(
-        self, repo: Repository, title: str, body: str | None = None, *, by: User, labels: Iterable[str] = ()
-    ) -> Issue:
-        """Open an issue; labels set while opening are in ``opened`` and each in a ``labeled`` of its own."""
-        issue = changes.open_issue(self.world, repo, title, body, by)
-        issue.labels = [self.world.label(repo, name) for name in labels]
-        changes.announce_issue(self.world, issue, "opened", by)
-        for label in issue.labels:
-            changes.announce_issue(
-                self.world, issue, "labeled", by, label=views.label(self.world, repo, label)
-            )
-        await self._deliverer.settle()
-        return issue
-
-    async def comment(self, issue: Issue | PullRequest, body: str, *, by: User) -> Comment:
-        """Say something."""
-        it = changes.comment(self.world, _issue(issue), body, by)
-        await self._deliverer.settle()
-        return it
-
-    async def edit_comment(self, comment: Comment, body: str, *, by: User) -> None:
-        """Say it differently."""
-        changes.edit_comment(self.world, comment, body, by)
-        await self._deliverer.settle()
-
-    async def delete_comment(self, comment: Comment, *, by: User) -> None:
-        """Unsay it."""
-        changes.delete_comment(self.world, comment, by)
-        await self._deliverer.settle()
-
-    async def label(self, issue: Issue | PullRequest, name: str, *, by: User) -> None:
-        """Put a label on."""
-        changes.add_label(self.world, _issue(issue), name, by)
-        await self._deliverer.settle()
-
-    async def unlabel(self, issue: Issue | PullRequest, name: str, *, by: User) -> None:
-        """Take a label off that is on."""
-        changes.remove_label(self.world, _issue(issue), name, by)
-        await self._deliverer.settle()
-
-    async def close(self, issue: Issue | PullRequest, *, by: User, reason: str = "completed") -> None:
-        """Close; ``reason`` is completed or not_planned."""
-        changes.set_state(self.world, _issue(issue), "closed", reason, by)
-        await self._deliverer.settle()
-
-    async def reopen(self, issue: Issue | PullRequest, *, by: User) -> None:
-        """Open again."""
-        changes.set_state(self.world, _issue(issue), "open", None, by)
-        await self._deliverer.settle()
-
-    async def edit_issue(
-        self, issue: Issue, *, by: User, title: str | None = None, body: str | None = None
-    ) -> None:
-        """Another title or body."""
-        changes.edit_issue(self.world, issue, by, title=title, body=body)
-        await self._deliverer.settle()
-
-    async def delete(self, issue: Issue, *, by: User) -> None:
-        """Delete an issue: it is gone (410) from now on."""
-        changes.announce_issue(self.world, issue, "deleted", by)
-        issue.deleted = True
-        await self._deliverer.settle()
 
     # Webhooks.
 
@@ -273,41 +188,10 @@ class GitHubDouble:
                 return await self._deliverer.redeliver(one)
         raise LookupError(f"no delivery {delivery_id}")
 
+    async def settle(self) -> None:
+        """Deliver the events that wait, and return when each attempt ended."""
+        await self._deliverer.settle()
+
     async def drain(self) -> None:
         """Wait until the webhooks that requests caused are delivered."""
         await self._deliverer.drain()
-
-    # What is there.
-
-    def pull_requests(self, repo: Repository) -> list[PullRequest]:
-        """In the order they were opened."""
-        return list(repo.pulls.values())
-
-    def comments(self, issue: Issue | PullRequest) -> list[Comment]:
-        """In the order they were made."""
-        return list(_issue(issue).comments)
-
-    def branches(self, repo: Repository) -> dict[str, str]:
-        """Names to commits."""
-        return {name.removeprefix("refs/heads/"): sha for name, sha in repo.git.refs("refs/heads/").items()}
-
-    def file_at(self, repo: Repository, ref: str, path: str) -> bytes | None:
-        """A file's bytes at a branch, tag or commit; ``None`` when it is not there."""
-        commit = repo.git.resolve(ref)
-        entry = repo.git.entry(commit, path) if commit else None
-        return repo.git.read_blob(entry.sha) if entry and entry.type == "blob" else None
-
-    def tree_id(self, repo: Repository, ref: str) -> str:
-        """The tree of a branch, tag or commit.
-
-        Raises:
-            GitFailedError: there is no such thing.
-        """
-        tree = repo.git.resolve(ref, "tree")
-        if tree is None:
-            raise GitFailedError(f"{repo.full_name} has no {ref}")
-        return tree
-
-
-def _issue(it: Issue | PullRequest) -> Issue:
-    return it.issue if isinstance(it, PullRequest) else it

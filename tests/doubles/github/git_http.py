@@ -40,10 +40,10 @@ def refusal(who: Identity, repo: Repository | None, *, writes: bool) -> Answer |
         if repo is not None and not repo.private and not writes:
             return None
         return Answer(401, b"Repository not found.\n", _CHALLENGE)
-    if repo is None or (repo not in token.repositories and repo.private):
+    if repo is None or (not token.reaches(repo) and repo.private):
         return Answer(404, b"Repository not found.\n", {"content-type": "text/plain"})
     level = "write" if writes else "read"
-    if repo in token.repositories and token.allows("contents", level):
+    if token.reaches(repo) and token.allows("contents", level):
         return None
     if not writes and not repo.private:
         return None

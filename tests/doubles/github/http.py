@@ -62,6 +62,11 @@ class Call:
     path: str
 
     @property
+    def given(self) -> Json:
+        """The object in the body; none is an empty one."""
+        return self.body or {}
+
+    @property
     def repo(self) -> Repository:
         """The repository of the path; authorisation made sure that there is one."""
         found = self.world.repository(self.params["owner"], self.params["repo"])

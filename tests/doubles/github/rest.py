@@ -53,7 +53,7 @@ def _authorise_repository(repo: Repository | None, who: Identity, route: Route) 
     reads = route.endpoint.startswith("GET ")
     if who.app is not None:
         raise Problem(401, "Requires authentication")
-    within = who.token is not None and repo is not None and _reaches(who.token, repo)
+    within = who.token is not None and repo is not None and who.token.reaches(repo)
     if repo is None or (repo.private and not within):
         raise Problem(404, "Not Found")
     if who.token is None and not reads:
@@ -70,10 +70,6 @@ def _authorise_repository(repo: Repository | None, who: Identity, route: Route) 
         raise Problem(403, "Repository was archived so is read-only.")
 
 
-def _reaches(token: Token, repo: Repository) -> bool:
-    return repo in token.repositories and repo in token.installation.repositories
-
-
 def _suffices(token: Token, route: Route) -> bool:
     return any(token.allows(*need.split(":")) for need in route.needs)
 
@@ -85,9 +81,11 @@ def parse(body: bytes) -> Any:
         Problem: 400.
     """
     try:
-        return json.loads(body) if body else None
+        given = json.loads(body) if body else None
+        json.dumps(given, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except ValueError as error:
         raise Problem(400, "Problems parsing JSON") from error
+    return given
 
 
 def check_headers(headers: Mapping[str, str]) -> None:

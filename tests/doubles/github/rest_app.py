@@ -45,16 +45,17 @@ def _narrowed(installation: Installation, asked: Json) -> list[Repository]:
     names, ids = asked.get("repositories"), asked.get("repository_ids")
     if names is None and ids is None:
         return list(installation.repositories)
-    chosen = [
-        repo for repo in installation.repositories
-        if repo.name.lower() in {name.lower() for name in names or ()} or repo.id in (ids or ())
-    ]  # fmt: skip
-    if len(chosen) != len({*(names or ())}) + len({*(ids or ())}):
+    by_name = {repo.name.lower(): repo for repo in installation.repositories}
+    by_id = {repo.id: repo for repo in installation.repositories}
+    found = [by_name.get(name.lower()) for name in names or ()] + [by_id.get(one) for one in ids or ()]
+    chosen = [repo for repo in found if repo is not None]
+    if len(chosen) != len(found):
         raise Problem(
             422,
-            "There is at least one repository that does not exist or is not accessible to the parent installation.",
+            "There is at least one repository that does not exist or is not accessible to the parent "
+            "installation.",
         )
-    return chosen
+    return list(dict.fromkeys(chosen))
 
 
 def create_token(call: Call) -> Answer:
@@ -66,7 +67,8 @@ def create_token(call: Call) -> Answer:
     repositories = _narrowed(installation, asked)
     permissions = asked.get("permissions", installation.permissions)
     for name, level in permissions.items():
-        if LEVELS.index(level) > LEVELS.index(installation.permissions.get(name, "none")):
+        granted = installation.permissions.get(name, "none")
+        if level not in LEVELS or LEVELS.index(level) > LEVELS.index(granted):
             raise Problem(422, "The permissions requested are not granted to this installation.")
     token = call.vault.mint(installation, repositories, permissions)
     body: Json = {

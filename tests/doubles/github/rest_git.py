@@ -3,10 +3,10 @@
 import base64
 import binascii
 
-from tests.doubles.github import views_git
+from tests.doubles.github import changes, views_git
 from tests.doubles.github.http import Answer, Call, Problem, Route
 from tests.doubles.github.repository import Change, GitFailedError
-from tests.doubles.github.state import Json, now, stamp
+from tests.doubles.github.state import Json, now
 
 _WORKFLOWS = ".github/workflows/"
 
@@ -21,7 +21,7 @@ def create_blob(call: Call) -> Answer:
     _filled(call)
     content: str = call.body["content"]
     try:
-        base64_given = call.body.get("encoding", "utf-8") == "base64"
+        base64_given = call.given.get("encoding", "utf-8") == "base64"
         data = base64.b64decode(content, validate=False) if base64_given else content.encode()
     except (binascii.Error, UnicodeEncodeError) as error:
         raise Problem(422, "content is not valid Base64") from error
@@ -72,7 +72,7 @@ def create_tree(call: Call) -> Answer:
     items: list[Json] = call.body["tree"]
     if not items:
         raise Problem(422, "Invalid tree info")
-    base = call.body.get("base_tree")
+    base = call.given.get("base_tree")
     base_tree = call.repo.git.resolve(base, "tree") if base else None
     if base and base_tree is None:
         raise Problem(404, "Not Found")
@@ -109,7 +109,7 @@ def create_commit(call: Call) -> Answer:
     for parent in parents:
         if git.object_type(parent) != "commit":
             raise Problem(422, "Parent SHA does not exist or is not a commit object")
-    own = (bot.login, f"{bot.id}+{bot.login}@users.noreply.github.com", stamp(now()))
+    own = changes.signature_of(bot)
     author = _person(body.get("author"), own)
     committer = _person(body.get("committer"), author if body.get("author") else own)
     sha = git.write_commit(body["tree"], parents, body["message"], author, committer)
@@ -165,7 +165,7 @@ def update_ref(call: Call) -> Answer:
         raise Problem(422, "Reference does not exist")
     if git.object_type(sha) is None:
         raise Problem(422, "Object does not exist")
-    if not call.body.get("force", False) and not git.is_ancestor(old, sha):
+    if not call.given.get("force", False) and not git.is_ancestor(old, sha):
         raise Problem(422, "Update is not a fast forward")
     _set(call, name, sha)
     return Answer(200, views_git.ref(call.world, call.repo, name, sha))
@@ -180,8 +180,10 @@ def _set(call: Call, name: str, sha: str) -> None:
     branch = name.removeprefix("refs/heads/")
     for pull in call.repo.pulls.values():
         if pull.state == "open" and pull.head == branch:
+            moved = {"before": pull.head_sha, "after": sha}
             pull.head_sha = sha
             call.repo.git.set_ref(f"refs/pull/{pull.number}/head", sha)
+            changes.announce_pull(call.world, pull, "synchronize", call.author, **moved)
 
 
 def delete_ref(call: Call) -> Answer:
@@ -192,7 +194,7 @@ def delete_ref(call: Call) -> Answer:
     call.repo.git.delete_ref(name)
     for pull in call.repo.pulls.values():
         if pull.state == "open" and pull.head == name.removeprefix("refs/heads/"):
-            pull.issue.close(None)
+            changes.set_state(call.world, pull.issue, "closed", None, call.author, call.installation.app)
     return Answer(204)
 
 

@@ -11,7 +11,7 @@ def _within_reach(call: Call, issue: Issue) -> Issue:
     # The route lets either permission in; a plain issue is behind ``issues`` alone.
     token, level = call.who.token, "read" if call.method == "GET" else "write"
     kinds = ("issues", "pull_requests") if issue.number in issue.repo.pulls else ("issues",)
-    if token and issue.repo in token.repositories and not any(token.allows(kind, level) for kind in kinds):
+    if token and token.reaches(issue.repo) and not any(token.allows(kind, level) for kind in kinds):
         raise Problem(403, "Resource not accessible by integration")
     return issue
 
@@ -63,13 +63,13 @@ def list_issues(call: Call) -> Answer:
 
 def create_issue(call: Call) -> Answer:
     """A new issue by the app."""
-    check_body("Issue", call.body.get("body"))
+    check_body("Issue", call.given.get("body"))
     bot, app = call.author, call.installation.app
     issue = changes.open_issue(
-        call.world, call.repo, str(call.body["title"]), call.body.get("body"), bot, app
+        call.world, call.repo, str(call.body["title"]), call.given.get("body"), bot, app
     )
-    changes.announce_issue(call.world, issue, "opened", bot, app)
-    for name in call.body.get("labels", []):
+    changes.announce_issue(call.world, issue, "opened", bot)
+    for name in call.given.get("labels", []):
         changes.add_label(call.world, issue, name, bot, app)
     return Answer(201, views.issue(call.world, issue))
 
@@ -77,10 +77,12 @@ def create_issue(call: Call) -> Answer:
 def update_issue(call: Call) -> Answer:
     """Another title, body or state."""
     issue, bot, app = find(call), call.author, call.installation.app
-    check_body("Issue", call.body.get("body"))
-    changes.edit_issue(call.world, issue, bot, app, title=call.body.get("title"), body=call.body.get("body"))
-    if "state" in call.body:
-        changes.set_state(call.world, issue, call.body["state"], call.body.get("state_reason"), bot, app)
+    check_body("Issue", call.given.get("body"))
+    changes.edit_issue(
+        call.world, issue, bot, app, title=call.given.get("title"), body=call.given.get("body")
+    )
+    if "state" in call.given:
+        changes.set_state(call.world, issue, call.body["state"], call.given.get("state_reason"), bot, app)
     return Answer(200, views.issue(call.world, issue))
 
 
@@ -130,8 +132,8 @@ def list_labels(call: Call) -> Answer:
 def add_labels(call: Call) -> Answer:
     """Put labels on; unknown ones are made, as at GitHub."""
     issue = find(call)
-    given = call.body["labels"] if isinstance(call.body, dict) else call.body
-    for one in given:
+    given = call.body.get("labels", []) if isinstance(call.body, dict) else call.body
+    for one in given or ():
         name = one if isinstance(one, str) else one["name"]
         changes.add_label(call.world, issue, name, call.author, call.installation.app)
     return _labels(call, issue)

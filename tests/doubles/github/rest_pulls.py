@@ -19,7 +19,7 @@ def _custom(message: str) -> Problem:
 
 def create_pull(call: Call) -> Answer:
     """A pull request; one per head and base may be open."""
-    repo, body, git = call.repo, call.body, call.repo.git
+    repo, body, git = call.repo, call.given, call.repo.git
     check_body("PullRequest", body.get("body"))
     owner, _, head = body["head"].rpartition(":")
     base = body["base"]
@@ -35,14 +35,10 @@ def create_pull(call: Call) -> Answer:
     if not body.get("title"):
         raise invalid("PullRequest", "title", "missing_field")
     bot, app = call.author, call.installation.app
-    issue = changes.open_issue(call.world, repo, body["title"], body.get("body"), bot, app)
-    pull = PullRequest(
-        next(call.world.ids), issue, head, base, head_sha, base_sha, draft=body.get("draft", False),
+    pull = changes.open_pull(
+        call.world, repo, (head, base), body["title"], body.get("body"), bot, app, draft=body.get("draft", False),
         maintainer_can_modify=body.get("maintainer_can_modify", False),
     )  # fmt: skip
-    repo.pulls[issue.number] = pull
-    git.set_ref(f"refs/pull/{issue.number}/head", head_sha)
-    changes.announce_pull(call.world, pull, "opened", bot, app)
     return Answer(201, views_git.pull(call.world, pull))
 
 
@@ -67,7 +63,7 @@ def get_pull(call: Call) -> Answer:
 
 def update_pull(call: Call) -> Answer:
     """Another title, body, base or state. ``draft`` is not among what this endpoint changes."""
-    pull, body, bot, app = _find(call), call.body, call.author, call.installation.app
+    pull, body, bot, app = _find(call), call.given, call.author, call.installation.app
     issue: Issue = pull.issue
     check_body("PullRequest", body.get("body"))
     if "base" in body:
@@ -76,9 +72,9 @@ def update_pull(call: Call) -> Answer:
             raise invalid("PullRequest", "base")
         pull.base, pull.base_sha = body["base"], base_sha
     changes.edit_issue(call.world, issue, bot, app, title=body.get("title"), body=body.get("body"))
-    if body.get("state") == "open" and issue.state == "closed":
-        if pull.merged_at or call.repo.git.ref(f"refs/heads/{pull.head}") is None:
-            raise invalid("PullRequest", "state")
+    reopens = body.get("state") == "open" and issue.state == "closed"
+    if reopens and (pull.merged_at or call.repo.git.ref(f"refs/heads/{pull.head}") is None):
+        raise invalid("PullRequest", "state")
     if "state" in body:
         changes.set_state(call.world, issue, body["state"], None, bot, app)
     return Answer(200, views_git.pull(call.world, pull))

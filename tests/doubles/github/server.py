@@ -5,6 +5,7 @@ import contextlib
 import json
 import re
 import socket
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +16,14 @@ import uvicorn
 from tests.doubles.github import git_http, openapi, pages, rest
 from tests.doubles.github.auth import DeniedError, Identity, Vault
 from tests.doubles.github.faults import Faults
-from tests.doubles.github.http import Answer, Call, Problem
+from tests.doubles.github.http import DOCUMENTATION, Answer, Call, Problem
 from tests.doubles.github.state import World
 from tests.doubles.github.webhooks import Deliverer
 
 _PREFIX = "/api/v3"
 _GIT = re.compile(r"/([^/]+)/([^/]+)\.git/(.+)")
+_BY_ID = re.compile(r"/repositories/(\d+)(/.*)?")
+_BY_NAME = re.compile(r"/repos/([^/]+)/([^/]+)(/.*)?")
 _PAGE = re.compile(r"/([^/]+)/([^/]+)/(pull|issues)/(\d+)")
 
 
@@ -95,7 +98,7 @@ class Application:
         if fault and fault.mode == "before":
             answer = fault.answer()
         else:
-            answer = await self._apply(it, exchange)
+            answer = await self._applied(it, exchange)
         if fault and fault.mode == "after":
             await asyncio.sleep(fault.seconds)
             answer = fault.answer()
@@ -104,10 +107,35 @@ class Application:
 
     def _endpoint(self, it: Incoming) -> str:
         if it.path.startswith(_PREFIX):
-            found = openapi.rest().match(it.method, it.path.removeprefix(_PREFIX))
-            return found[0].endpoint if found else f"{it.method} {it.path.removeprefix(_PREFIX)}"
+            found = openapi.rest().match(it.method, self._path(it))
+            return found[0].endpoint if found else f"{it.method} {self._path(it)}"
         git = _GIT.fullmatch(it.path)
         return f"{it.method} /{{owner}}/{{repo}}.git/{git[3]}" if git else f"{it.method} {it.path}"
+
+    async def _applied(self, it: Incoming, exchange: Exchange) -> Answer:
+        try:
+            return await self._apply(it, exchange)
+        except Exception as error:
+            self.violations.append(f"{it.method} {it.path}: the double itself failed: {error!r}")
+            raise
+
+    def _path(self, it: Incoming) -> str:
+        """The path below the prefix; ``/repositories/ID`` is a repository by its id, where redirects lead."""
+        path = it.path.removeprefix(_PREFIX)
+        found = _BY_ID.fullmatch(path)
+        for repo in self.world.repositories.values() if found else ():
+            if found and repo.id == int(found[1]):
+                return f"/repos/{repo.full_name}{found[2] or ''}"
+        return path
+
+    def _moved(self, method: str, path: str) -> Answer | None:
+        found = _BY_NAME.fullmatch(path)
+        repo = self.world.moved.get(f"{found[1]}/{found[2]}".lower()) if found else None
+        if found is None or repo is None:
+            return None
+        url = f"{self.world.api_url}/repositories/{repo.id}{found[3] or ''}"
+        body = {"message": "Moved Permanently", "url": url, "documentation_url": DOCUMENTATION}
+        return Answer(301 if method == "GET" else 307, body, {"location": url})
 
     async def _apply(self, it: Incoming, exchange: Exchange) -> Answer:
         try:
@@ -125,7 +153,10 @@ class Application:
         return Answer(404, b"Not Found", {"content-type": "text/plain"})
 
     def _rest(self, it: Incoming, exchange: Exchange) -> Answer:
-        described, path = openapi.rest(), it.path.removeprefix(_PREFIX)
+        described, path = openapi.rest(), self._path(it)
+        moved = self._moved(it.method, path)
+        if moved is not None:
+            return moved
         found = described.match(it.method, path)
         if found is None:
             self.violations.append(f"{it.method} {path}: not in GitHub's description")
@@ -175,6 +206,11 @@ class Application:
         who = git_http.identify(self.vault, it.headers)
         exchange.who = str(who)
         repo = self.world.repository(found[1], found[2])
+        moved = self.world.moved.get(f"{found[1]}/{found[2]}".lower())
+        if repo is None and moved is not None:
+            asked = f"?{it.query}" if it.query else ""
+            location = f"{self.world.url}/{moved.full_name}.git/{found[3]}{asked}"
+            return Answer(301, b"", {"location": location})
         writes = found[3] == "git-receive-pack" or "service=git-receive-pack" in it.query
         refused = git_http.refusal(who, repo, writes=writes)
         if refused is not None or repo is None:
@@ -184,7 +220,7 @@ class Application:
 
 async def _send(send: Any, answer: Answer) -> None:
     content = b""
-    headers = {"x-github-request-id": "0000:0000", **answer.headers}
+    headers = {"x-github-request-id": uuid.uuid4().hex, **answer.headers}
     if isinstance(answer.body, bytes):
         content = answer.body
     elif answer.body is not None:

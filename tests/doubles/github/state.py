@@ -197,13 +197,12 @@ class Repository:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that apps may hear about; ``payload`` lacks what depends on the hearer."""
+    """Something that the apps on a repository hear about, or the app of an installation."""
 
     name: str
-    action: str
     payload: Json
-    repo: Repository | None
-    app: App | None = None
+    repo: Repository | None = None
+    installation: Installation | None = None
 
 
 @dataclass(eq=False)
@@ -238,6 +237,7 @@ class World:
     apps: dict[int, App] = field(default_factory=dict)
     installations: dict[int, Installation] = field(default_factory=dict)
     repositories: dict[str, Repository] = field(default_factory=dict)
+    moved: dict[str, Repository] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
     redeliveries: list[Delivery] = field(default_factory=list)

@@ -67,7 +67,7 @@ class Deliverer:
 
     def _hearers(self, event: Event) -> list[Installation]:
         if event.repo is None:
-            return [one for one in self.world.installations.values() if one.app is event.app]
+            return [event.installation] if event.installation else []
         found = (self.world.installation_of(app, event.repo) for app in self.world.apps.values())
         return [one for one in found if one and not one.suspended and event.name in one.app.events]
 
