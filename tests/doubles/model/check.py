@@ -1,0 +1,72 @@
+"""Requests and answers held to the Anthropic SDK's own types."""
+
+import functools
+from typing import Any
+
+import jsonschema_rs
+from anthropic.types import Message, RawMessageStreamEvent
+from anthropic.types.message_create_params import (
+    MessageCreateParamsNonStreaming,
+    MessageCreateParamsStreaming,
+)
+from pydantic import TypeAdapter
+
+
+def _closed(schema: Any) -> Any:
+    """The schema with unknown properties refused: a typing mistake in a request must not pass."""
+    if isinstance(schema, dict):
+        closed = {key: _closed(value) for key, value in schema.items()}
+        if closed.get("type") == "object" and "properties" in closed and "additionalProperties" not in closed:
+            closed["additionalProperties"] = False
+        return closed
+    return [_closed(each) for each in schema] if isinstance(schema, list) else schema
+
+
+@functools.cache
+def _requests(*, stream: bool) -> Any:
+    params = MessageCreateParamsStreaming if stream else MessageCreateParamsNonStreaming
+    return jsonschema_rs.validator_for(_closed(TypeAdapter(params).json_schema()))
+
+
+@functools.cache
+def _events() -> TypeAdapter[Any]:
+    return TypeAdapter(RawMessageStreamEvent)
+
+
+def request_problems(body: dict[str, Any]) -> list[str]:
+    """What the SDK's types, and the API's rules about conversations, find wrong with a request."""
+    found = [
+        f"{'/'.join(map(str, error.instance_path))}: {error.message[:300]}"
+        for error in _requests(stream=bool(body.get("stream"))).iter_errors(body)
+    ]
+    return found or _conversation_problems(body["messages"])
+
+
+def check_event(event: dict[str, Any]) -> None:
+    """Raises ``pydantic.ValidationError`` if a streamed event is not one of the SDK's."""
+    _events().validate_python(event)
+
+
+def check_message(message: dict[str, Any]) -> None:
+    """Raises ``pydantic.ValidationError`` if an answer is not the SDK's Message."""
+    Message.model_validate(message)
+
+
+def _conversation_problems(messages: list[dict[str, Any]]) -> list[str]:
+    problems = []
+    if not messages or messages[0]["role"] != "user":
+        problems.append("the first message is not the user's")
+    open_uses: list[str] = []
+    for index, message in enumerate(messages):
+        blocks = message["content"] if isinstance(message["content"], list) else []
+        results = [block["tool_use_id"] for block in blocks if block.get("type") == "tool_result"]
+        if sorted(results) != sorted(open_uses):
+            problems.append(f"messages.{index}: results {results} do not answer the calls {open_uses}")
+        open_uses = [block["id"] for block in blocks if block.get("type") == "tool_use"]
+        if index and message["role"] == messages[index - 1]["role"]:
+            problems.append(f"messages.{index}: two {message['role']} messages in a row")
+        if not message["content"]:
+            problems.append(f"messages.{index}: empty content")
+    if open_uses or messages[-1]["role"] != "user":
+        problems.append("the last message does not wait for an answer")
+    return problems
