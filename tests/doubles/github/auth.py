@@ -84,16 +84,9 @@ def _check_times(claims: dict[str, Any]) -> None:
     now = time.time()
     issued, expires = claims.get("iat"), claims.get("exp")
     if not isinstance(issued, int) or issued > now + _SKEW_SECONDS:
-        raise DeniedError(
-            401,
-            "'Issued at' claim ('iat') must be an Integer representing the time that the assertion was issued",
-        )
+        raise DeniedError(401, "'Issued at' claim ('iat') must be an Integer, the time that it was issued")
     if not isinstance(expires, int) or expires <= now:
-        raise DeniedError(
-            401,
-            "'Expiration time' claim ('exp') must be a numeric value representing the future time at which the "
-            "assertion expires",
-        )
+        raise DeniedError(401, "'Expiration time' claim ('exp') must be a numeric value in the future")
     if expires > now + _LONGEST_SECONDS:
         raise DeniedError(401, "'Expiration time' claim ('exp') is too far in the future")
 

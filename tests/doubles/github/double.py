@@ -111,8 +111,8 @@ class GitHubDouble(People, Looks):
         return repo
 
     def commit_files(
-        self, repo: Repository, files: Mapping[str, bytes | None], *, message: str = "Change", branch: str = "",
-        by: User | None = None,
+        self, repo: Repository, files: Mapping[str, bytes | None], *, message: str = "Change",
+        branch: str = "", by: User | None = None,
     ) -> str:  # fmt: skip
         """A commit on a branch (default: the default branch, made if absent); ``None`` deletes a file."""
         name = f"refs/heads/{branch or repo.default_branch}"
@@ -133,7 +133,7 @@ class GitHubDouble(People, Looks):
         webhook_url: str = "http://127.0.0.1:9/webhook/github", private_key_pem: str | None = None,
         slug: str = "millrace", events: Iterable[str] = _EVENTS,
     ) -> App:  # fmt: skip
-        """An app with its bot user; key and secret are made unless given. ``webhook_url`` may change later."""
+        """An app with its bot user; key and secret are made unless given, ``webhook_url`` may change."""
         bot = self.world.user(f"{slug}[bot]", "Bot")
         owner = self.world.user(f"{slug}-makers", "Organization")
         key, secret = private_key_pem or new_private_key(), webhook_secret or secrets.token_hex(32)

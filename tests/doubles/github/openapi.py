@@ -171,7 +171,7 @@ class Rest(Document):
         return found
 
     def wrong_answer(self, it: Operation, status: int, body: Any) -> list[str]:
-        """What is wrong with an answer; refusals the description leaves out have the shape of all refusals."""
+        """What is wrong with an answer; a refusal it leaves out has the shape of all refusals."""
         described = it.node["responses"].get(str(status))
         if described is None and status >= 400:
             return self.errors({"$ref": "#/components/schemas/basic-error"}, body)

@@ -8,7 +8,8 @@ from tests.doubles.github.state import Issue, Repository
 
 
 def _page(title: str, inside: str) -> Answer:
-    text = f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><body>{inside}</body></html>"
+    head = f"<meta charset=utf-8><title>{escape(title)}</title>"
+    text = f"<!doctype html><html lang=en>{head}<body>{inside}</body></html>"
     return Answer(200, text.encode(), {"content-type": "text/html; charset=utf-8"})
 
 

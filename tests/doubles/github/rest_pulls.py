@@ -36,8 +36,8 @@ def create_pull(call: Call) -> Answer:
         raise invalid("PullRequest", "title", "missing_field")
     bot, app = call.author, call.installation.app
     pull = changes.open_pull(
-        call.world, repo, (head, base), body["title"], body.get("body"), bot, app, draft=body.get("draft", False),
-        maintainer_can_modify=body.get("maintainer_can_modify", False),
+        call.world, repo, (head, base), body["title"], body.get("body"), bot, app,
+        draft=body.get("draft", False), maintainer_can_modify=body.get("maintainer_can_modify", False),
     )  # fmt: skip
     return Answer(201, views_git.pull(call.world, pull))
 

@@ -254,7 +254,7 @@ def server(application: Application) -> Server:
     # httptools by name: hanging up needs its transport, whatever else is installed.
     return Server(
         uvicorn.Config(
-            application, http="httptools", lifespan="off", log_config=None, access_log=False, proxy_headers=False,
-            server_header=False, ws="none", timeout_graceful_shutdown=1,
+            application, http="httptools", lifespan="off", log_config=None, access_log=False,
+            proxy_headers=False, server_header=False, ws="none", timeout_graceful_shutdown=1,
         )
     )  # fmt: skip

@@ -70,8 +70,8 @@ _REPOSITORY_LINKS = {
     "trees_url": "/git/trees{/sha}",
 }
 _COUNTS = (
-    "forks_count", "stargazers_count", "watchers_count", "size", "subscribers_count", "network_count", "forks",
-    "watchers",
+    "forks_count", "stargazers_count", "watchers_count", "size", "subscribers_count", "network_count",
+    "forks", "watchers",
 )  # fmt: skip
 _REACTIONS = ("+1", "-1", "laugh", "confused", "heart", "hooray", "eyes", "rocket")
 

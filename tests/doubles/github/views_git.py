@@ -124,8 +124,8 @@ def pull_simple(world: World, it: PullRequest) -> Json:
         "review_comment": single,
     }
     kept = (
-        "html_url", "number", "state", "locked", "active_lock_reason", "title", "user", "body", "labels", "milestone",
-        "created_at", "updated_at", "closed_at", "assignee", "assignees", "author_association",
+        "html_url", "number", "state", "locked", "active_lock_reason", "title", "user", "body", "labels",
+        "milestone", "created_at", "updated_at", "closed_at", "assignee", "assignees", "author_association",
     )  # fmt: skip
     return {
         **{key: shown[key] for key in kept},
