@@ -107,25 +107,25 @@ async def test_the_stream_refuses_to_forget(bus: Bus) -> None:
 
 
 async def test_a_handler_that_asks_for_later_hears_the_fact_again(bus: Bus) -> None:
-    heard: list[bool] = []
+    tries: list[bool] = []
     done = asyncio.Event()
 
-    async def handler(fact: Recorded, *, last_try: bool) -> None:
-        heard.append(last_try)
-        if len(heard) < 3:
+    async def handler(heard: Recorded, *, last_try: bool) -> None:
+        tries.append(last_try)
+        if len(tries) < 3:
             raise Later("not yet", seconds=0.1)
         done.set()
 
     await bus.hears("publisher", handler, workers=2)
     await bus.log("gateway").append(KEY, ASKED, expected=0, cause="d")
     await asyncio.wait_for(done.wait(), 20)
-    assert heard == [False, False, False]
+    assert tries == [False, False, False]
 
 
 async def test_an_unreadable_message_becomes_a_dead_letter_and_others_go_on(bus: Bus) -> None:
     done = asyncio.Event()
 
-    async def handler(fact: Recorded, *, last_try: bool) -> None:
+    async def handler(heard: Recorded, *, last_try: bool) -> None:
         done.set()
 
     js = bus.client.jetstream()
