@@ -9,6 +9,7 @@ from typing import Any
 import uvicorn
 
 from services.kit.errors import Misconfigured
+from services.kit.slow_clients import DeadlineProtocol
 
 
 def bind(address: str, variable: str) -> socket.socket:
@@ -39,7 +40,7 @@ async def serving(app: Any, listener: socket.socket, **options: Any) -> AsyncIte
     """
     config = uvicorn.Config(
         app, interface="asgi3", lifespan="off", log_config=None, access_log=False, server_header=False,
-        timeout_graceful_shutdown=5, **options,
+        http=DeadlineProtocol, ws="none", proxy_headers=False, timeout_graceful_shutdown=5, **options,
     )  # fmt: skip
     server = uvicorn.Server(config)
     task = asyncio.create_task(server._serve(sockets=[listener]))  # noqa: SLF001  serve() takes the signals

@@ -67,10 +67,14 @@ class Log:
         """The facts of all runs of an issue, in order."""
         return await self._collect(issue_subjects(repository_id, issue), 0)
 
-    async def append(self, key: RunKey, fact: AnyFact, *, expected: int, cause: str) -> Recorded:
+    async def append(
+        self, key: RunKey, fact: AnyFact, *, expected: int, cause: str, whole_issue: bool = False
+    ) -> Recorded:
         """Append a fact if the run's last sequence is ``expected`` (0: the run has no fact yet).
 
-        Saying the same fact again returns the one that stands, whatever became of the first try.
+        Saying the same fact again returns the one that stands, whatever became of the first try. With
+        ``whole_issue``, ``expected`` is the last sequence of all runs of the issue: for a run's first fact,
+        so that two beginnings cannot both win.
 
         Raises:
             Conflict: another fact came first; read, decide again.
@@ -84,35 +88,36 @@ class Log:
             body = encode_fact(fact)
         except ValueError as error:
             raise Refused(str(error), kind="fact_too_large") from error
+        scope = issue_subjects(key.repository_id, key.issue) if whole_issue else run_subjects(key)
         headers = headers_of(envelope, fact) | {
             "Nats-Msg-Id": envelope.id,
             "Nats-Expected-Last-Subject-Sequence": str(expected),
-            "Nats-Expected-Last-Subject-Sequence-Subject": run_subjects(key),
+            "Nats-Expected-Last-Subject-Sequence-Subject": scope,
         }
         try:
             ack = await self._js.publish(subject_of(key, fact), body, headers=headers, stream=STREAM)
         except nats.js.errors.APIError as error:
             if error.err_code in _WRONG_LAST_SEQUENCE:
-                return await self._resolve(envelope, expected)
+                return await self._resolve(envelope, expected, scope)
             if error.err_code == _STREAM_FULL:
                 raise Later("the stream ISSUES is full: give it more room", kind="stream_full") from error
             raise Later(f"the log refused a {kind_of(fact)}: {error}", kind="log_unavailable") from error
         except (TimeoutError, nats.errors.Error, OSError) as error:
             logger.warning("append without an answer", kind=kind_of(fact), run=key.run, error=repr(error))
-            return await self._resolve(envelope, expected)
+            return await self._resolve(envelope, expected, scope)
         if ack.duplicate:
-            return await self._resolve(envelope, expected)
+            return await self._resolve(envelope, expected, scope)
         return Recorded(sequence=ack.seq, envelope=envelope, fact=fact)
 
-    async def _resolve(self, envelope: Envelope, expected: int) -> Recorded:
+    async def _resolve(self, envelope: Envelope, expected: int, scope: str) -> Recorded:
         """What became of an append whose answer was lost or negative: the run itself tells."""
-        history = await self.read(envelope.key)
+        history = await self._collect(scope, 0)
         for recorded in history:
             if recorded.envelope.id == envelope.id:
                 return recorded
         last = history[-1].sequence if history else 0
         if last != expected:
-            raise Conflict(f"run {envelope.key.run} is at {last}, not at {expected}")
+            raise Conflict(f"{scope} is at {last}, not at {expected}")
         raise Later("the log did not confirm an append", kind="log_unavailable")
 
     async def follow(self, subjects: str, *, after: int = 0) -> AsyncIterator[Recorded]:
