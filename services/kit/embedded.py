@@ -7,6 +7,7 @@ survives a power cut as well as a kill.
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -23,6 +24,8 @@ from services.kit.errors import Misconfigured
 logger = structlog.get_logger(__name__)
 
 _START_SECONDS = 15.0
+_LOCK_SECONDS = 5.0
+"""How long the server of a killed predecessor may take to end."""
 
 
 def find_nats_server() -> str:
@@ -78,16 +81,22 @@ class EmbeddedNats:
 
     async def __aenter__(self) -> "EmbeddedNats":
         host, _, port = self._listen.rpartition(":")
-        chosen = int(port) or _free_port(host)
-        self.address = f"{host}:{chosen}"
-        _refuse_taken_port(host, chosen)
-        config = self._write_config(host, chosen)
+        (self._home / "nats").mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = await _lock(self._home)
         log = (self._home / "nats" / "server.log").open("ab")
-        self._process = await asyncio.create_subprocess_exec(
-            find_nats_server(), "-c", str(config), stdout=log, stderr=log, start_new_session=True,
-            preexec_fn=_die_with_parent,
-        )  # fmt: skip
-        log.close()
+        try:
+            chosen = int(port) or _free_port(host)
+            self.address = f"{host}:{chosen}"
+            _refuse_taken_port(host, chosen)
+            config = self._write_config(host, chosen)
+            # The server alone keeps the lock: it is free when no process can write to the store any more.
+            self._process = await asyncio.create_subprocess_exec(
+                find_nats_server(), "-c", str(config), stdout=log, stderr=log, start_new_session=True,
+                preexec_fn=_die_with_parent, pass_fds=[lock],
+            )  # fmt: skip
+        finally:
+            os.close(lock)
+            log.close()
         try:
             await self._wait_until_ready()
         except BaseException:
@@ -165,6 +174,26 @@ class EmbeddedNats:
                     await client.close()
             await asyncio.sleep(0.02)
         raise Misconfigured(f"nats-server did not get ready: read {self._home / 'nats' / 'server.log'}")
+
+
+async def _lock(home: Path) -> int:
+    """A descriptor that holds the store's lock; nats-server itself takes none (two would spoil the store)."""
+    handle = os.open(home / "nats" / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        async with asyncio.timeout(_LOCK_SECONDS):
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return handle
+                await asyncio.sleep(0.02)
+    except BaseException as error:
+        os.close(handle)
+        if isinstance(error, TimeoutError):
+            raise Misconfigured(
+                f"another Millrace uses the directory {home}: end it first, or set MILLRACE_HOME "
+                "to a directory of its own."
+            ) from error
+        raise
 
 
 def _die_with_parent() -> None:

@@ -4,6 +4,8 @@ A durable keeps its old settings until it is told otherwise, and whoever subscri
 creates a wrong one: so this runs before any service does, and nothing else creates either.
 """
 
+import asyncio
+
 import msgspec
 import nats.js.errors
 import structlog
@@ -31,6 +33,7 @@ from services.kit.errors import Misconfigured
 
 ACK_WAIT = 30.0
 """Seconds after which a silent worker counts as dead; heartbeats come every 10 s (``services.kit.bus``)."""
+_LOOKED = 0.4
 
 logger = structlog.get_logger(__name__)
 
@@ -94,6 +97,27 @@ async def provision(client: Client, *, replicas: int = 1) -> None:
         ) from error
     except nats.js.errors.APIError as error:
         raise Misconfigured(f"NATS refused a stream or consumer: {error.description}") from error
+
+
+async def let_go(client: Client) -> None:
+    """Let the messages that a killed predecessor worked on come again at once, not after ``ACK_WAIT``.
+
+    Only where nobody else can be working on them: on a server of our own. It looks through what is not
+    acknowledged 0.1 s after a consumer's ``ack_wait`` has changed, and counts what is older as due.
+    """
+    js = client.jetstream(timeout=10)
+    held = [
+        service
+        for service in SERVICES
+        if heard_by(service) and (await js.consumer_info(STREAM, service)).num_ack_pending
+    ]
+    if not held:
+        return
+    for service in held:
+        await js.add_consumer(STREAM, consumer_of(service).evolve(ack_wait=0.001))
+    await asyncio.sleep(_LOOKED)
+    for service in held:
+        await js.add_consumer(STREAM, consumer_of(service))
 
 
 async def _stream(js: JetStreamContext, wanted: StreamConfig) -> None:

@@ -21,7 +21,7 @@ from services.kit import logs
 from services.kit.bus import Bus
 from services.kit.embedded import EmbeddedNats
 from services.kit.errors import MillraceError, Misconfigured
-from services.kit.provision import provision
+from services.kit.provision import let_go, provision
 from services.kit.settings import Settings, load
 
 Health = Callable[[], Awaitable[dict[str, str]]]
@@ -66,25 +66,31 @@ async def running(settings: Settings, names: Sequence[str]) -> AsyncIterator[Map
 async def mesh(settings: Settings) -> AsyncIterator[tuple[Settings, Mapping[str, Health]]]:
     """Everything: embedded NATS unless a URL is set, provisioning, all services."""
     async with AsyncExitStack() as stack:
-        if settings.nats_url is None:
+        alone = settings.nats_url is None
+        if alone:
             settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
             server = await stack.enter_async_context(EmbeddedNats(settings.home, settings.nats_listen))
             settings = settings.model_copy(update={"nats_url": SecretStr(server.url)})
-        await provision_at(settings)
+        await provision_at(settings, alone=alone)
         # The vault first: the others ask it for their secrets as they start.
         order = ("vault", *(name for name in SERVICES if name != "vault"))
         healths = await stack.enter_async_context(running(settings, order))
         yield settings, healths
 
 
-async def provision_at(settings: Settings) -> None:
-    """Create or update streams and consumers, as a connection of its own."""
+async def provision_at(settings: Settings, *, alone: bool = False) -> None:
+    """Create or update streams and consumers, as a connection of its own.
+
+    ``alone`` says that no other process can be at work on this NATS.
+    """
     if settings.nats_url is None:
         raise Misconfigured("MILLRACE_NATS_URL is not set: there is nothing to provision.")
     bus = Bus(settings.nats_url.get_secret_value(), "millrace-provision")
     await bus.connect()
     try:
         await provision(bus.client, replicas=settings.nats_replicas)
+        if alone:
+            await let_go(bus.client)
     finally:
         await bus.close()
 
