@@ -1,11 +1,13 @@
 """The sandbox image: built from the Containerfile in ``deploy/sandbox``, once per digest of its inputs.
 
-The base comes from a registry, or where none can be reached, from Debian's archive with debootstrap.
+The base comes from a registry, or where none can be reached, from the package archive that this machine's
+own apt uses, with debootstrap.
 """
 
 import asyncio
 import hashlib
 import os
+import platform
 import re
 import shutil
 import sys
@@ -20,9 +22,10 @@ from services.sandbox_runner.podman_command import run_podman
 from services.sandbox_runner.process import run_process
 
 NAME = "localhost/millrace-sandbox"
-_BASE = "localhost/millrace-base:bookworm"
+_BASE = "localhost/millrace-base"
 _REGISTRY_BASE = "docker.io/library/debian:bookworm-slim"
-_DEBIAN = "http://deb.debian.org/debian"
+_COMPONENTS = frozenset({"main", "universe"})
+"""Debian's and Ubuntu's names for where the image's packages are."""
 _REACH_SECONDS = 3.0
 _PULL_SECONDS = 300.0
 _BUILD_SECONDS = 1200.0
@@ -77,8 +80,10 @@ async def _exists(name: str) -> bool:
 async def _base(tell: Tell) -> str:
     if await _exists(_REGISTRY_BASE):
         return _REGISTRY_BASE
-    if await _exists(_BASE):
-        return _BASE
+    suite = _os_release().get("VERSION_CODENAME", "")
+    own = f"{_BASE}:{suite or 'unknown'}"
+    if await _exists(own):
+        return own
     if await _reachable("registry-1.docker.io"):
         tell(f"pulling {_REGISTRY_BASE}")
         try:
@@ -87,8 +92,8 @@ async def _base(tell: Tell) -> str:
             tell(f"no base image from the registry: {error}")
         else:
             return _REGISTRY_BASE
-    await _bootstrap(tell)
-    return _BASE
+    await _bootstrap(suite, own, tell)
+    return own
 
 
 async def _reachable(host: str) -> bool:
@@ -104,25 +109,47 @@ async def _reachable(host: str) -> bool:
     return True
 
 
-async def _bootstrap(tell: Tell) -> None:
-    """A minimal Debian as an image, from the package archive alone."""
-    if shutil.which("debootstrap") is None or os.geteuid() != 0:
+async def _bootstrap(suite: str, name: str, tell: Tell) -> None:
+    """A minimal system of this machine's own release as an image, from the package archive alone."""
+    mirror, components = await _archive(suite)
+    if shutil.which("debootstrap") is None or os.geteuid() != 0 or not mirror:
         raise Later(
             "the sandbox image needs a base: neither a registry nor debootstrap is usable here. Install the"
             " package debootstrap and run as root, or load debian:bookworm-slim with `podman load`",
             kind="image_no_base",
         )
-    tell(f"no registry answers; making a base from {urlsplit(_DEBIAN).netloc} with debootstrap")
+    tell(f"no registry answers; making a base from {urlsplit(mirror).netloc} with debootstrap")
     with tempfile.TemporaryDirectory(prefix="millrace-base-") as directory:
         root = Path(directory, "root")
-        await _command(["debootstrap", "--variant=minbase", "bookworm", str(root), _DEBIAN], tell)
+        wanted = ["--variant=minbase", f"--components={','.join(components)}"]
+        await _command(["debootstrap", *wanted, suite, str(root), mirror], tell)
         archive = Path(directory, "base.tar")
         skipped = [
             f"--exclude=./{path}/*" for path in ("dev", "proc", "sys", "var/cache/apt", "var/lib/apt/lists")
         ]
         await _command(["tar", "-C", str(root), *skipped, "--numeric-owner", "-cf", str(archive), "."], tell)
         tell("importing the base")
-        await run_podman(["import", "--quiet", str(archive), _BASE], seconds=_PULL_SECONDS)
+        await run_podman(["import", "--quiet", str(archive), name], seconds=_PULL_SECONDS)
+
+
+async def _archive(suite: str) -> tuple[str, list[str]]:
+    """Where apt gets this release from, and which components; nothing where there is no apt."""
+    if not suite or shutil.which("apt-get") is None:
+        return "", []
+    fields = "$(REPO_URI) $(RELEASE) $(COMPONENT)"
+    argv = ["apt-get", "indextargets", "--format", fields, "Created-By: Packages"]
+    done = await run_process(argv, env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"}, seconds=30)
+    rows = [line.split(" ") for line in done.output.decode("utf-8", "replace").splitlines()]
+    rows = [row for row in rows if len(row) == len(fields.split(" ")) and row[1] == suite]
+    mirror = next((uri for uri, _, component in rows if component == "main"), "")
+    return mirror, sorted({component for uri, _, component in rows if uri == mirror} & _COMPONENTS)
+
+
+def _os_release() -> dict[str, str]:
+    try:
+        return platform.freedesktop_os_release()
+    except OSError:
+        return {}
 
 
 async def _command(argv: list[str], tell: Tell) -> None:
