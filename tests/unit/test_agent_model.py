@@ -12,7 +12,7 @@ from tests.doubles.model import ClaudeDouble, Say, Use
 
 REQUEST = ModelRequest(
     model="claude-sonnet-5-5",
-    system=({"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}},),
+    system=({"type": "text", "text": "Be brief. " * 500, "cache_control": {"type": "ephemeral"}},),
     messages=({"role": "user", "content": [{"type": "text", "text": "hello"}]},),
     tools=TOOLS,
     max_tokens=1000,

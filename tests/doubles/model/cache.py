@@ -1,12 +1,21 @@
-"""Prompt caching as the API does it: the longest known prefix that ends at a breakpoint is read back."""
+"""Prompt caching as the API does it: a prefix that ended at a breakpoint is read back at a later one.
+
+Source: Anthropic's documentation, "Prompt caching": a breakpoint looks at most 20 blocks back for a
+prefix that was written before, and a prefix below the minimum length is not written.
+"""
 
 import hashlib
 import json
 from typing import Any
 
+MINIMUM = 1024
+"""Tokens that a prefix must have to be kept."""
+LOOK_BACK = 20
+"""Blocks before a breakpoint, itself included, that may end a known prefix."""
+
 
 class PromptCache:
-    """Remembers prefixes by their digest, for one key and model each."""
+    """Remembers prefixes by their digest, for one key and any number of models."""
 
     def __init__(self) -> None:
         self._known: set[str] = set()
@@ -14,24 +23,24 @@ class PromptCache:
     def usage(self, body: dict[str, Any]) -> dict[str, int]:
         """Input tokens split into read, written and plain; four characters count as one token."""
         digest = hashlib.sha256(str(body["model"]).encode())
-        total = read = marked = 0
-        fresh: list[str] = []
-        for block in _blocks(body):
+        prefixes: list[tuple[str, int]] = []
+        breakpoints: list[int] = []
+        total = 0
+        for index, block in enumerate(_blocks(body)):
             plain = {key: value for key, value in block.items() if key != "cache_control"}
             text = json.dumps(plain, sort_keys=True)
             digest.update(text.encode())
             total += max(1, len(text) // 4)
-            name = digest.hexdigest()
-            if name in self._known:
-                read = total
-            if "cache_control" in block:
-                marked = total
-                fresh.append(name)
-        self._known.update(fresh)
-        written = max(marked - read, 0)
+            prefixes.append((digest.hexdigest(), total))
+            if "cache_control" in block and total >= MINIMUM:
+                breakpoints.append(index)
+        within = [prefixes[max(0, at - LOOK_BACK + 1) : at + 1] for at in breakpoints]
+        read = max((size for part in within for name, size in part if name in self._known), default=0)
+        marked = prefixes[breakpoints[-1]][1] if breakpoints else 0
+        self._known.update(prefixes[at][0] for at in breakpoints)
         return {
-            "input_tokens": total - max(marked, read),
-            "cache_creation_input_tokens": written,
+            "input_tokens": total - marked,
+            "cache_creation_input_tokens": marked - read,
             "cache_read_input_tokens": read,
         }
 

@@ -11,12 +11,18 @@ from anthropic.types.message_create_params import (
 )
 from pydantic import TypeAdapter
 
+BREAKPOINTS = 4
+"""Blocks with ``cache_control`` that a request may have."""
+
 
 def _closed(schema: Any) -> Any:
-    """The schema with unknown properties refused: a typing mistake in a request must not pass."""
+    """The schema with unknown properties refused: a typing mistake in a request must not pass.
+
+    Where the SDK takes any object, as for a tool's own schema, that variant has no properties and stays open.
+    """
     if isinstance(schema, dict):
         closed = {key: _closed(value) for key, value in schema.items()}
-        if closed.get("type") == "object" and "properties" in closed and "additionalProperties" not in closed:
+        if closed.get("type") == "object" and "properties" in closed:
             closed["additionalProperties"] = False
         return closed
     return [_closed(each) for each in schema] if isinstance(schema, list) else schema
@@ -33,13 +39,14 @@ def _events() -> TypeAdapter[Any]:
     return TypeAdapter(RawMessageStreamEvent)
 
 
-def request_problems(body: dict[str, Any]) -> list[str]:
+def request_problems(body: Any) -> list[str]:
     """What the SDK's types, and the API's rules about conversations, find wrong with a request."""
+    stream = isinstance(body, dict) and bool(body.get("stream"))
     found = [
         f"{'/'.join(map(str, error.instance_path))}: {error.message[:300]}"
-        for error in _requests(stream=bool(body.get("stream"))).iter_errors(body)
+        for error in _requests(stream=stream).iter_errors(body)
     ]
-    return found or _conversation_problems(body["messages"])
+    return found or [*_conversation_problems(body["messages"]), *_block_problems(body)]
 
 
 def check_event(event: dict[str, Any]) -> None:
@@ -69,4 +76,26 @@ def _conversation_problems(messages: list[dict[str, Any]]) -> list[str]:
             problems.append(f"messages.{index}: empty content")
     if open_uses or messages[-1]["role"] != "user":
         problems.append("the last message does not wait for an answer")
+    return problems
+
+
+def _block_problems(body: dict[str, Any]) -> list[str]:
+    """Rules about blocks that types cannot tell.
+
+    Source: Anthropic's documentation, "Prompt caching" (four breakpoints) and "Tool use" (results first),
+    and the API's own refusal of empty text.
+    """
+    problems = []
+    system = body.get("system", ())
+    parts = [*body.get("tools", ()), *(system if isinstance(system, list) else ())]
+    for index, message in enumerate(body["messages"]):
+        blocks = message["content"] if isinstance(message["content"], list) else []
+        parts += blocks
+        results = [block.get("type") == "tool_result" for block in blocks]
+        if results != sorted(results, reverse=True):
+            problems.append(f"messages.{index}: results must come before other blocks")
+    if any(part.get("type") == "text" and not part["text"].strip() for part in parts):
+        problems.append("text blocks must not be empty")
+    if sum("cache_control" in part for part in parts) > BREAKPOINTS:
+        problems.append(f"more than {BREAKPOINTS} blocks with cache_control")
     return problems
