@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from contracts.envelope import Envelope, Recorded
-from contracts.facts import AnyFact, VerificationFinishedV1
+from contracts.facts import AnyFact, Fact, VerificationFinishedV1
 from contracts.subjects import parse_subject, subject_of, tag_of
 from contracts.upcast import upcast
 
@@ -36,7 +36,7 @@ def decode_fact(body: bytes) -> AnyFact:
     return upcast(_decoder.decode(body))
 
 
-def headers_of(envelope: Envelope, fact: AnyFact) -> dict[str, str]:
+def headers_of(envelope: Envelope, fact: Fact) -> dict[str, str]:
     """The CloudEvents attributes and the trace context."""
     headers = {
         "ce-specversion": "1.0",

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from contracts.facts import AnyFact
+from contracts.facts import AnyFact, Fact
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -48,12 +48,12 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
         return self.envelope.key
 
 
-def identity_of(fact: AnyFact) -> str:
-    """What tells this fact from others of its kind in one run: its turn, attempt, generation, comment.
+def identity_of(fact: Fact) -> str:
+    """What tells this fact from others of its kind in one run: its turn, tool use, attempt, generation, …
 
     A run holds at most one fact per kind and identity; the first that was appended stands.
     """
-    names = ("turn", "attempt", "generation", "comment_id", "stage")
+    names = ("turn", "tool_use_id", "attempt", "generation", "comment_id", "stage")
     return ",".join(f"{name}={getattr(fact, name)}" for name in names if hasattr(fact, name))
 
 
