@@ -17,7 +17,7 @@ def doctor() -> None:
     findings = _own()
     if all(finding.ok for finding in findings):
         settings = load()
-        findings += asyncio.run(check_machine(settings.home.absolute() / "runtime", settings.sandbox_runtime))
+        findings += asyncio.run(check_machine(settings.home.absolute(), settings.sandbox_runtime))
     table = Table(title="This machine", title_justify="left", show_lines=False, expand=False)
     for column in ("", "what", "found", "what to do"):
         table.add_column(column, overflow="fold")

@@ -1,14 +1,12 @@
 """``millrace up``, ``serve`` and ``provision``."""
 
 import asyncio
-import contextlib
-import os
-from collections.abc import Iterator
-from pathlib import Path
 
 from rich.console import Console
 
+from services.cli.api import Api
 from services.kit import logs
+from services.kit.errors import MillraceError
 from services.kit.serve import main, mesh, provision_at, until_signalled
 from services.kit.settings import Settings, load
 
@@ -24,11 +22,12 @@ def up() -> None:
         async with mesh(settings) as (running, _):
             console.print(f"[bold]Millrace is up[/bold] at http://{running.listen}")
             console.print(f"operator token: {running.home.absolute() / 'admin-token'}")
+            for line in await asyncio.to_thread(_missing, running):
+                console.print(f"[yellow]missing[/yellow] {line}", soft_wrap=True)
             await until_signalled()
             console.print("stopping …")
 
-    with _pid_file(settings):
-        asyncio.run(run())
+    asyncio.run(run())
 
 
 def serve(service: str) -> None:
@@ -44,12 +43,19 @@ def provision() -> None:
     Console(stderr=True).print("streams and consumers are as the code wants them")
 
 
-@contextlib.contextmanager
-def _pid_file(settings: Settings) -> Iterator[Path]:
-    """``make down`` ends what this file names."""
-    file = settings.home / "millrace.pid"
-    file.write_text(str(os.getpid()))
+def _missing(settings: Settings) -> list[str]:
+    """What has to be stored before the first issue can be worked on, and how."""
     try:
-        yield file
-    finally:
-        file.unlink(missing_ok=True)
+        view = Api(settings).request("GET", "/config")
+    except MillraceError as error:
+        return [f"the state of the credentials is not known: {error}"]
+    lines = []
+    if not view["apps"]:
+        lines.append(
+            "a GitHub App: millrace config set --app-id ID --private-key-file PEM --webhook-secret-file FILE"
+        )
+    if view["modelKey"] is None:
+        lines.append(
+            "a key for the model: millrace config set --anthropic-api-key-file FILE, or ANTHROPIC_API_KEY"
+        )
+    return lines

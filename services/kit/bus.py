@@ -69,7 +69,7 @@ class Bus:
             reconnect_time_wait=1,
             ping_interval=20,
             pending_size=-1,  # a publish while the server is away fails at once, no ghost arrives later
-            error_cb=_connection_error,
+            error_cb=self._connection_error,
         )
         self._name = name
         self._client: Client | None = None
@@ -253,6 +253,11 @@ class Bus:
             await subscription.unsubscribe()
         return answers
 
+    async def _connection_error(self, error: Exception) -> None:
+        # While the first connection is tried, one sentence at the end says it; see connect().
+        level = logging.WARNING if self._client is not None else logging.DEBUG
+        logger.log(level, "NATS connection", error=repr(error))
+
     async def _await_consumer(self, service: str) -> None:
         """FastStream would create a missing consumer with defaults: wait for the provisioned one."""
         js = self.client.jetstream(timeout=5)
@@ -338,7 +343,3 @@ async def _signs_of_life(message: Msg) -> AsyncIterator[None]:
 async def _undecoded(message: NatsMessage) -> bytes:
     """FastStream hands the message on as it came; contracts.codec reads it."""
     return message.body
-
-
-async def _connection_error(error: Exception) -> None:
-    logger.warning("NATS connection", error=repr(error))
