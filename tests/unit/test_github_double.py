@@ -16,9 +16,10 @@ import httpx2
 import jwt
 import pytest
 
-from tests.doubles.github import GitHubDouble
+from tests.doubles.github import GitHubDouble, openapi, rest
 from tests.doubles.github.examples import examples
 from tests.doubles.github.faults import Mode
+from tests.doubles.github.http import Answer, Route
 from tests.doubles.github.state import App, Installation, Repository, User
 
 READ_WRITE = {"contents": "write", "pull_requests": "write", "issues": "write"}
@@ -272,6 +273,38 @@ async def test_a_replaced_answer_hides_what_was_applied(place: Place) -> None:
     assert len(place.github.pull_requests(place.repo)) == 1
 
 
+async def test_a_delayed_answer_is_whole_but_late(place: Place) -> None:
+    place.github.faults.add("GET /repos/{owner}/{repo}", "delay", seconds=0.2)
+    headers = await place.token()
+
+    started = time.monotonic()
+    answer = await place.http.get(WIDGETS, headers=headers)
+
+    assert time.monotonic() - started >= 0.2
+    assert (answer.status_code, answer.json()["full_name"]) == (200, "acme/widgets")
+
+
+async def test_a_renamed_repository_is_found_under_its_old_name_and_its_id(
+    place: Place, tmp_path: Path
+) -> None:
+    token = (await place.mint()).json()["token"]
+    headers = {"authorization": f"Bearer {token}"}
+    old = f"{place.github.url}/acme/widgets.git"
+    place.github.rename(place.repo, "gadgets")
+
+    moved = await place.http.get(f"{WIDGETS}/git/ref/heads/main", headers=headers)
+    written = await place.http.post(f"{WIDGETS}/git/blobs", headers=headers, json={"content": "x"})
+    there = await place.http.get(moved.headers["location"], headers=headers)
+    by_id = await place.http.get(f"/repositories/{place.repo.id}", headers=headers)
+    clone = await asyncio.to_thread(_git, token, "clone", "-q", old, str(tmp_path / "clone"))
+
+    assert (moved.status_code, written.status_code) == (301, 307)
+    assert (there.status_code, there.json()["ref"]) == (200, "refs/heads/main")
+    assert by_id.json()["full_name"] == "acme/gadgets"
+    assert clone.returncode == 0, clone.stderr
+    assert place.github.violations == []
+
+
 @dataclass
 class Ear:
     """A webhook receiver."""
@@ -422,6 +455,27 @@ async def test_a_wrong_request_is_reported(
 
     [violation] = place.github.violations
     assert said in violation
+
+
+async def test_a_wrong_webhook_is_reported(place: Place) -> None:
+    await place.github.open_issue(place.repo, "It breaks", by=place.alice)
+    payload = place.github.deliveries[0].payload
+    wrong = openapi.webhooks().wrong
+
+    assert wrong("issues", payload) == []
+    assert wrong("issues", {**payload, "issue": {**payload["issue"], "number": "1"}})
+    assert wrong("issues", {key: value for key, value in payload.items() if key != "repository"})
+    assert wrong("issues", {**payload, "action": "exploded"}) == ["issues-exploded is not described"]
+
+
+async def test_a_wrong_answer_is_reported(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = "GET /repos/{owner}/{repo}"
+    broken = Route(endpoint, lambda _: Answer(200, {"id": "seven"}))
+    monkeypatch.setitem(rest.ROUTES, endpoint, broken)
+
+    await place.http.get(WIDGETS, headers=await place.token())
+
+    assert any("answer 200" in one and "id" in one for one in place.github.violations)
 
 
 def test_the_real_payloads_are_all_there() -> None:
