@@ -15,7 +15,7 @@ DEAD_LETTER_SUBJECTS = "dead.>"
 CHANGES = "CHANGES"
 """The object store that holds changes under their digest."""
 
-_SUBJECT = re.compile(r"issues\.(\d+)\.(\d+)\.([0-9A-HJKMNP-TV-Z]{26})\.([a-z_]+\.[a-z_]+)")
+_SUBJECT = re.compile(r"issues\.([0-9]+)\.([0-9]+)\.([0-9A-HJKMNP-TV-Z]{26})\.([a-z_]+\.[a-z_]+)")
 
 
 def tag_of(fact: Fact | type[Fact]) -> str:
