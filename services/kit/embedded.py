@@ -19,6 +19,8 @@ from pathlib import Path
 import nats
 import structlog
 
+from contracts.registry import SERVICES
+from contracts.subjects import DEAD_LETTER_SUBJECTS, DEAD_LETTERS, STREAM, STREAM_SUBJECTS
 from services.kit.errors import Misconfigured
 
 logger = structlog.get_logger(__name__)
@@ -26,6 +28,12 @@ logger = structlog.get_logger(__name__)
 _START_SECONDS = 15.0
 _LOCK_SECONDS = 5.0
 """How long the server of a killed predecessor may take to end."""
+READER = "reader"
+READER_INBOX = "_INBOX_reader"
+"""Where answers to the reader arrive: in ``_INBOX`` it could watch the vault's answers to the services."""
+_ON_A_CONSUMER = (
+    "$JS.API.CONSUMER.CREATE.{}", "$JS.API.CONSUMER.MSG.NEXT.{}", "$JS.API.CONSUMER.DELETE.{}", "$JS.ACK.{}",
+)  # fmt: skip
 
 
 def find_nats_server() -> str:
@@ -48,6 +56,33 @@ def password(home: Path, name: str) -> str:
         with os.fdopen(handle, "w") as stream:
             stream.write(secrets.token_urlsafe(32))
     return file.read_text()
+
+
+def reader_permissions() -> dict[str, dict[str, list[str]]]:
+    """What the reader may do: look at the two streams, also through consumers of its own.
+
+    The services' consumers are out of reach: whoever pulls from one takes that service's work away.
+    """
+    allowed = ["$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.FC.>"]
+    for stream in (STREAM, DEAD_LETTERS):
+        allowed += [
+            f"$JS.API.STREAM.INFO.{stream}",
+            f"$JS.API.STREAM.MSG.GET.{stream}",
+            f"$JS.API.DIRECT.GET.{stream}",
+            f"$JS.API.DIRECT.GET.{stream}.>",
+            f"$JS.API.CONSUMER.NAMES.{stream}",
+            f"$JS.API.CONSUMER.LIST.{stream}",
+            f"$JS.API.CONSUMER.INFO.{stream}.*",
+            *(subject.format(f"{stream}.") + ">" for subject in _ON_A_CONSUMER),
+        ]
+    denied = []
+    for name in SERVICES:
+        for subject in _ON_A_CONSUMER:
+            denied += [subject.format(f"{STREAM}.{name}"), subject.format(f"{STREAM}.{name}.>")]
+    return {
+        "publish": {"allow": allowed, "deny": denied},
+        "subscribe": {"allow": [f"{READER_INBOX}.>", STREAM_SUBJECTS, DEAD_LETTER_SUBJECTS]},
+    }
 
 
 class EmbeddedNats:
@@ -125,23 +160,11 @@ class EmbeddedNats:
         users = [
             {"user": "millrace", "password": password(self._home, "millrace")},
             {
-                "user": "reader",
-                "password": password(self._home, "reader"),
-                "permissions": {
-                    "publish": {
-                        "allow": [
-                            "$JS.API.INFO", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.NAMES",
-                            "$JS.API.STREAM.LIST", "$JS.API.STREAM.MSG.GET.*", "$JS.API.DIRECT.GET.>",
-                            "$JS.API.CONSUMER.CREATE.ISSUES.>", "$JS.API.CONSUMER.CREATE.ISSUES",
-                            "$JS.API.CONSUMER.CREATE.DEAD_LETTERS.>", "$JS.API.CONSUMER.INFO.>",
-                            "$JS.API.CONSUMER.MSG.NEXT.ISSUES.>", "$JS.API.CONSUMER.MSG.NEXT.DEAD_LETTERS.>",
-                            "$JS.API.CONSUMER.NAMES.>", "$JS.API.CONSUMER.LIST.>", "$JS.FC.>", "$JS.ACK.>",
-                        ]
-                    },
-                    "subscribe": {"allow": ["_INBOX.>", "issues.>", "dead.>"]},
-                },
+                "user": READER,
+                "password": password(self._home, READER),
+                "permissions": reader_permissions(),
             },
-        ]  # fmt: skip
+        ]
         settings = {
             "host": host,
             "port": port,
