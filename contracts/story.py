@@ -229,7 +229,7 @@ READY = _ready(1, "harbour-1")
 READS = _turn(
     1,
     _usage(4, 214, 2871, 0),
-    13_988,
+    9326,
     4.812,
     _says("I will look at the function and see what its tests say today."),
     _use(1, EDITOR, command="view", path="/workspace/src/tidetable/durations.py"),
@@ -243,7 +243,7 @@ READ = f.ToolsRan(
 ASKS = _turn(
     2,
     _usage(3, 171, 640, 2871),
-    5835,
+    3603,
     3.977,
     _use(
         3,
@@ -266,7 +266,7 @@ READY_TO_GO_ON = _ready(3, "harbour-2")
 EDITS = _turn(
     3,
     _usage(3, 538, 388, 3511),
-    10_587,
+    6707,
     7.304,
     _says("The units are chosen before rounding; choosing them after it mends both cases."),
     _use(
@@ -297,7 +297,7 @@ _SUMMARY = (
 SUBMITS = _turn(
     4,
     _usage(3, 176, 711, 3899),
-    6485,
+    3933,
     4.155,
     _use(7, "submit", title=_TITLE, summary=_SUMMARY, verified=["tests/test_durations.py passes"]),
 )
@@ -325,7 +325,7 @@ FAILED = f.VerificationFinished(
 MENDS = _turn(
     5,
     _usage(3, 247, 955, 4610),
-    8678,
+    5324,
     5.21,
     _says("The table's test pins the old text; the people on the issue want `1 h` there too."),
     _use(
@@ -349,7 +349,7 @@ MENDED = f.ToolsRan(
 SUBMITS_AGAIN = _turn(
     6,
     _usage(3, 188, 402, 5565),
-    6006,
+    3448,
     4.02,
     _use(
         10, "submit", title=_TITLE, summary=_SUMMARY, verified=["all tests pass", "`humanise(3590)` is `1 h`"]
