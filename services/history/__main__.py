@@ -6,13 +6,16 @@ from contextlib import asynccontextmanager
 import structlog
 from nats.aio.msg import Msg
 
-from contracts.subjects import history_subject
-from services.history.archive import Archive, Stored
+from contracts.subjects import STREAM, history_subject
+from services.history.archive import Archive, Gap, Stored
 from services.history.queries import Queries
 from services.kit.bus import Bus
 from services.kit.serve import Health, main
 from services.kit.settings import Settings
 from services.kit.sql import open_database
+
+FETCHED = 512
+"""Messages that are read from the stream at once where some are missing."""
 
 logger = structlog.get_logger(__name__)
 
@@ -24,9 +27,16 @@ async def run(settings: Settings, bus: Bus) -> AsyncIterator[Health]:
     archive, queries = Archive(engine), Queries(engine)
 
     async def store(messages: list[Msg]) -> None:
-        await archive.store(
-            [Stored(m.metadata.sequence.stream, m.subject, m.headers or {}, m.data) for m in messages]
-        )
+        batch = [Stored(m.metadata.sequence.stream, m.subject, m.headers or {}, m.data) for m in messages]
+        try:
+            await archive.store(batch)
+        except Gap as gap:
+            # Whoever holds what is missing may be dead for half a minute already: the stream has it too.
+            until = min(gap.first, gap.last + 1 + FETCHED)
+            missing = [await _read(bus, sequence) for sequence in range(gap.last + 1, until)]
+            await archive.store([*missing, *batch] if until == gap.first else missing)
+            if until < gap.first:
+                raise
 
     async def health() -> dict[str, str]:
         await archive.newest()
@@ -40,6 +50,11 @@ async def run(settings: Settings, bus: Bus) -> AsyncIterator[Health]:
     finally:
         await bus.close()
         await engine.dispose()
+
+
+async def _read(bus: Bus, sequence: int) -> Stored:
+    found = await bus.client.jetstream().get_msg(STREAM, sequence)
+    return Stored(sequence, found.subject or "", found.headers or {}, found.data or b"")
 
 
 if __name__ == "__main__":

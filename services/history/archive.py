@@ -42,6 +42,15 @@ class Damage(NamedTuple):
     what: str
 
 
+class Gap(Later):
+    """Messages between ``last``, the end of the archive, and ``first`` have to be stored before."""
+
+    def __init__(self, last: int, first: int) -> None:
+        super().__init__(f"the archive ends at {last}; what follows is on its way", seconds=0.2)
+        self.last = last
+        self.first = first
+
+
 class Archive:
     """Stores messages and tells whether they are still what was stored."""
 
@@ -52,15 +61,15 @@ class Archive:
         """Store what is not there yet, all or nothing; how many were new.
 
         The stream forgets nothing, so its sequences have no gaps. Where one shows, another replica holds
-        the messages before: ``Later``, and they come again after it stored them. That keeps the chain in
-        the order of the stream.
+        the messages before, or held them when it was killed: ``Gap``, and nothing is stored. That keeps the
+        chain in the order of the stream.
         """
         async with self._engine.begin() as connection:
             await _one_writer(connection)
             last, previous = await _tip(connection)
             fresh = sorted({m.sequence: m for m in messages if m.sequence > last}.values())
             if [m.sequence for m in fresh] != list(range(last + 1, last + 1 + len(fresh))):
-                raise Later(f"the archive ends at {last}; what follows is on its way", seconds=0.2)
+                raise Gap(last, fresh[0].sequence)
             rows = []
             for message in fresh:
                 row = _row(message)

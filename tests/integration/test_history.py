@@ -13,13 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.codec import encode_fact
 from contracts.facts import ProgressPosted
-from contracts.subjects import history_subject
+from contracts.subjects import STREAM, history_subject
 from services.history.__main__ import run
 from services.history.archive import Archive, Stored
-from services.history.tables import runs
+from services.history.tables import events, runs
 from services.kit.bus import Bus
 from services.kit.embedded import EmbeddedNats
 from services.kit.errors import Later
+from services.kit.provision import ACK_WAIT
 from services.kit.settings import load
 from services.kit.sql import open_database
 from tests.integration.test_log_and_bus import ASKED, KEY
@@ -60,6 +61,32 @@ async def test_what_was_appended_can_be_asked_for(
     ]
     assert [(issue["full_name"], issue["number"], issue["state"]) for issue in issues] == [
         ("acme/widgets", 42, "requested")
+    ]
+
+
+async def test_what_a_killed_replica_held_is_read_from_the_stream(
+    nats_server: EmbeddedNats, bus: Bus, tmp_path: Path
+) -> None:
+    log = bus.log("gateway")
+    first = await log.append(KEY, ASKED, expected=0, cause="d")
+    killed = await bus.client.jetstream().pull_subscribe_bind("history", STREAM)
+    await killed.fetch(1, timeout=5)
+    await log.append(KEY, ProgressPosted(comment_id=5, url="u"), expected=first.sequence, cause="a")
+    own = Bus(nats_server.url, "history", grace=1)
+    await own.connect()
+    question = json.dumps({"full_name": "acme/widgets", "number": 42}).encode()
+    told: dict[str, Any] = {}
+    async with run(load({}, home=tmp_path), own), asyncio.timeout(ACK_WAIT / 3):
+        while len(told.get("events", ())) < 2:
+            told = json.loads(await bus.ask(history_subject("events"), question))
+        engine = await open_database(load({}, home=tmp_path), "history")
+        assert await Archive(engine).verify() is None
+        async with engine.connect() as connection:
+            stored = (await connection.execute(sa.select(events.c.headers, events.c.body))).all()
+        await engine.dispose()
+    delivered = [await bus.client.jetstream().get_msg(STREAM, number) for number in (1, 2)]
+    assert [(json.loads(row.headers), row.body) for row in stored] == [
+        (message.headers, message.data) for message in delivered
     ]
 
 
