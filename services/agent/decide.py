@@ -6,7 +6,7 @@ from contracts import facts as f
 from contracts.change import ChangeRef
 from services.agent.prompt import MAX_OUTPUT, request
 from services.agent.request import ModelRequest
-from services.agent.state import Run, Work, Working, said, tool_uses
+from services.agent.state import Run, Work, Working, cut_short, said, tool_uses
 
 MAX_ATTEMPTS = 3
 """Proposals that one run may make."""
@@ -93,7 +93,7 @@ def _next(work: Work, sandbox: f.SandboxReady, budget: Budget, model: str) -> Pl
     uses = tool_uses(last)
     if not uses:
         return _stopped(work, last, budget, model)
-    if not work.batches or work.batches[-1].turn != last.turn:
+    if not work.settled:
         return RunTools(
             turn=last.turn, sandbox_id=sandbox.sandbox_id, generation=sandbox.generation, uses=uses
         )
@@ -110,11 +110,12 @@ def _next(work: Work, sandbox: f.SandboxReady, budget: Budget, model: str) -> Pl
 
 def _stopped(work: Work, last: f.TurnTaken, budget: Budget, model: str) -> Plan:
     """The model used no tool: an answer, an unfinished sentence, or work it forgot to hand in."""
-    if last.stop_reason in ("max_tokens", "pause_turn"):
+    if cut_short(last):
         return _turn(work, budget, model)
     if not work.changed:
         return GiveAnswer(turn=last.turn, text=said(last) or "(The agent ended without a word.)")
-    nudged = len(work.turns) > 1 and not tool_uses(work.turns[-2])
+    before = work.turns[-2] if len(work.turns) > 1 else None
+    nudged = before is not None and not tool_uses(before) and not cut_short(before)
     if not nudged:
         return _turn(work, budget, model)
     return _propose(work, last.turn, budget, note="The agent stopped without submitting its work.")
@@ -168,7 +169,7 @@ def _turn(work: Work, budget: Budget, model: str) -> Plan:
 def _spent(work: Work, budget: Budget) -> tuple[str, str] | None:
     """Which limit the next turn would pass, as kind and words; None if there is room for it."""
     if len(work.turns) >= budget.turns:
-        return "budget_turns", f"{budget.turns} turns"
+        return "budget_turns", f"{budget.turns} turn" + ("s" if budget.turns > 1 else "")
     if work.tokens + MAX_OUTPUT > budget.tokens:
         return "budget_tokens", f"{budget.tokens:,} tokens"
     if work.cost + budget.dearest_turn > budget.cost:

@@ -1,16 +1,17 @@
 """What the model is told: the run's facts as a Messages API request. Pure.
 
-Text by strangers stands between delimiters that its authors could not know; it is data, and the system
+Text by strangers stands between delimiters that its authors could not write; it is data, and the system
 prompt says so. The prefix of each request equals the last request's, so that caching pays for it.
 """
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 from contracts import facts as f
 from contracts.envelope import derive_id
 from services.agent.request import ModelRequest
-from services.agent.state import Work, tool_uses
+from services.agent.state import Work, cut_short, tool_uses
 from services.agent.tools import TOOLS
 
 MAX_OUTPUT = 16_000
@@ -51,7 +52,7 @@ def request(work: Work, model: str) -> ModelRequest:
     messages: list[dict[str, Any]] = [{"role": "user", "content": [_text(_task(work))]}]
     batches = {batch.turn: batch for batch in work.batches}
     for turn in work.turns:
-        messages.append({"role": "assistant", "content": [dict(block) for block in turn.content]})
+        messages.append({"role": "assistant", "content": _said_again(turn)})
         messages.append({"role": "user", "content": _reply(work, turn, batches.get(turn.turn))})
     # Two moving breakpoints: the last one is read back by the next turn, the one before it by a retry.
     for message in [m for m in messages if m["role"] == "user"][-2:]:
@@ -65,10 +66,16 @@ def request(work: Work, model: str) -> ModelRequest:
     )
 
 
+def _said_again(turn: f.TurnTaken) -> list[dict[str, Any]]:
+    """The answer's blocks; the API sends text without a letter in it but does not take it back."""
+    blocks = [dict(b) for b in turn.content if b.get("type") != "text" or str(b.get("text", "")).strip()]
+    return blocks or [_text("(no words)")]
+
+
 def _reply(work: Work, turn: f.TurnTaken, batch: f.ToolsRan | None) -> list[dict[str, Any]]:
     uses = tool_uses(turn)
     if not uses:
-        return [_text(GO_ON if turn.stop_reason in ("max_tokens", "pause_turn") else NUDGE)]
+        return [_text(GO_ON if cut_short(turn) else NUDGE)]
     outcomes = {outcome.tool_use_id: outcome for outcome in (batch.results if batch else ())}
     blocks: list[dict[str, Any]] = []
     for use in uses:
@@ -90,22 +97,31 @@ def _reply(work: Work, turn: f.TurnTaken, batch: f.ToolsRan | None) -> list[dict
 
 def _task(work: Work) -> str:
     ask = work.request
-    mark = derive_id("delimiter", ask.trigger.delivery, ask.issue.number, ask.repository.id)[:16]
-    parts = [
-        f"Repository {ask.repository.full_name}, base commit {work.base}. {work.about}".strip(),
-        f"Test command: {work.test_command}" if work.test_command else "No test command was recognised.",
-        _between(mark, f"issue {ask.issue.number}", f"{ask.issue.title}\n\n{ask.issue.body}"),
-    ]
+    tests = f"Test command: {work.test_command}" if work.test_command else "No test command was recognised."
+    texts = {"what the repository says about itself": f"{work.about}\n{tests}"}
+    texts[f"issue {ask.issue.number}"] = f"{ask.issue.title}\n\n{ask.issue.body}"
     if ask.trigger.text:
-        parts.append(_between(mark, f"comment by {ask.trigger.actor.login}", ask.trigger.text))
+        texts[f"comment by {ask.trigger.actor.login}"] = ask.trigger.text
     for document in work.instructions:
         name = f"file {document.path} of the base branch" + (" (cut)" if document.truncated else "")
-        parts.append(_between(mark, name, document.text))
+        texts[name] = document.text
+    mark = delimiter(texts.values())
+    parts = [f"Repository {ask.repository.full_name}, base commit {work.base}."]
+    parts += [f"<<{mark} {name}>>\n{text.strip()}\n<<{mark} end>>" for name, text in texts.items()]
     return "\n\n".join(parts)
 
 
-def _between(mark: str, name: str, text: str) -> str:
-    return f"<<{mark} {name}>>\n{text.strip()}\n<<{mark} end>>"
+def delimiter(texts: Iterable[str]) -> str:
+    """A mark that stands in none of these texts: 128 bits of a digest over all of them.
+
+    Delivery, run and repository can be known or guessed by whoever writes an issue. A text that contains a
+    digest of itself cannot be written, and the same texts have the same mark in every replay.
+    """
+    known = tuple(texts)
+    mark = derive_id("delimiter", *known)
+    while any(mark in text for text in known):
+        mark = derive_id("delimiter", mark, *known)
+    return mark
 
 
 def _text(text: str) -> dict[str, Any]:

@@ -24,11 +24,18 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     answers: dict[str, tuple[str, bool]] = {}
     """Results of ``ask`` and ``submit`` by tool use id: text, and whether it is an error."""
     attempts: int = 0
+    generation: int = 0
+    """The newest sandbox so far."""
 
     @property
     def changed(self) -> bool:
         """Whether the last checkpoint differs from the base."""
         return bool(self.batches) and self.batches[-1].checkpoint.tree != self.base_tree
+
+    @property
+    def settled(self) -> bool:
+        """Whether the tools of the last turn ran."""
+        return bool(self.batches) and self.batches[-1].turn == len(self.turns)
 
     @property
     def tokens(self) -> int:
@@ -88,7 +95,7 @@ START: Run = Idle()
 
 
 def evolve(run: Run, fact: f.AnyFact) -> Run:
-    """The run after one more fact; facts that do not concern the phase change nothing."""
+    """The run after one more fact; facts that do not concern the phase, and repeated ones, change nothing."""
     match run, fact:
         case Ended(), _:
             return run
@@ -96,21 +103,23 @@ def evolve(run: Run, fact: f.AnyFact) -> Run:
             return Ended()
         case Idle(), f.RunRequested():
             return Waiting(Work(request=fact))
-        case Waiting(work=work), f.SandboxReady():
+        case Waiting(work=work), f.SandboxReady(generation=generation) if generation > work.generation:
             return Working(_arrived(work, fact), fact)
-        case Working(work=work), f.TurnTaken():
+        case Working(work=work), f.TurnTaken(turn=turn) if turn == len(work.turns) + 1:
             return Working(msgspec.structs.replace(work, turns=(*work.turns, fact)), run.sandbox)
-        case Working(work=work), f.ToolsRan():
+        case Working(work=work), f.ToolsRan(turn=turn) if turn == len(work.turns) and not work.settled:
             return Working(msgspec.structs.replace(work, batches=(*work.batches, fact)), run.sandbox)
-        case Working(work=work) | Proposed(work=work), f.SandboxLost():
+        case Working(work=work) | Proposed(work=work), f.SandboxLost(generation=generation) if (
+            generation == work.generation
+        ):
             return Waiting(work)
-        case Working(work=work), f.QuestionAsked():
+        case Working(work=work), f.QuestionAsked(tool_use_id=use) if use not in work.answers:
             return Parked(work, fact)
         case Parked(work=work, question=question), f.QuestionAnswered():
             text = f"{fact.by.login} answered:\n{fact.answer}"
             return Waiting(_told(work, question.tool_use_id, text, error=False))
-        case Working(work=work), f.SolutionProposed():
-            work = msgspec.structs.replace(work, attempts=fact.attempt)
+        case Working(work=work), f.SolutionProposed(attempt=attempt) if attempt == work.attempts + 1:
+            work = msgspec.structs.replace(work, attempts=attempt)
             return Proposed(work, run.sandbox, fact)
         case Proposed(), f.VerificationFinished():
             return _verified(run, fact)
@@ -125,6 +134,11 @@ def tool_uses(turn: f.TurnTaken) -> tuple[dict[str, Any], ...]:
     return tuple(block for block in turn.content if block.get("type") == "tool_use")
 
 
+def cut_short(turn: f.TurnTaken) -> bool:
+    """Whether the model would have gone on."""
+    return turn.stop_reason in ("max_tokens", "pause_turn")
+
+
 def said(turn: f.TurnTaken) -> str:
     """The text of a turn."""
     return "\n\n".join(str(b.get("text", "")) for b in turn.content if b.get("type") == "text").strip()
@@ -132,9 +146,11 @@ def said(turn: f.TurnTaken) -> str:
 
 def _arrived(work: Work, ready: f.SandboxReady) -> Work:
     if work.base:
-        return work  # a later sandbox: the run keeps the base and the instructions it began with
+        # A later sandbox: the run keeps the base and the instructions it began with.
+        return msgspec.structs.replace(work, generation=ready.generation)
     return msgspec.structs.replace(
         work,
+        generation=ready.generation,
         base=ready.base,
         base_tree=ready.tree,
         test_command=ready.test_command,
