@@ -43,7 +43,7 @@ def evolve(run: Run, fact: f.AnyFact) -> Run:
     match run, fact:
         case Idle(), f.RunRequested():
             return Active(request=fact)
-        case Active(), f.SandboxReady(generation=generation):
+        case Active(), f.SandboxReady(generation=generation) if generation > run.generation:
             first = run.first or fact
             return replace(run, generation=generation, live=True, waiting=False, first=first)
         case Active(), f.SandboxLost(generation=generation) if generation == run.generation:
@@ -52,12 +52,13 @@ def evolve(run: Run, fact: f.AnyFact) -> Run:
             return replace(run, checkpoint=checkpoint)
         case Active(), f.QuestionAsked():
             return replace(run, live=False)
-        case Active(), f.QuestionAnswered():
+        case Active(live=False, waiting=False), f.QuestionAnswered():
+            # Only a parked run: a second answer must not replace the sandbox that the agent works in.
             return replace(run, waiting=True)
         case Active(), f.SolutionProposed():
             return replace(run, proposal=fact)
         case Active(), f.VerificationFinished(attempt=attempt):
-            return replace(run, verified=attempt)
+            return replace(run, verified=max(run.verified, attempt))
         case Active(generation=generation), f.RunFailed() | f.RunCancelled() | f.RunFinished():
             return Over(generation=generation)
         case _:
