@@ -1,5 +1,6 @@
 """Changes to issues, comments and pull requests, each with the event that apps hear."""
 
+from datetime import datetime
 from typing import Any
 
 from tests.doubles.github import views, views_git
@@ -127,9 +128,9 @@ def remove_label(world: World, issue: Issue, name: str, by: User, app: App | Non
     announce_issue(world, issue, "unlabeled", by, label=views.label(world, issue.repo, label))
 
 
-def signature_of(who: User) -> tuple[str, str, str]:
-    """Name, address and moment for a commit by this account."""
-    return who.login, f"{who.id}+{who.login}@users.noreply.github.com", stamp(now())
+def signature_of(who: User, at: datetime | None = None) -> tuple[str, str, str]:
+    """Name, address and moment (by default this one) for a commit by this account."""
+    return who.login, f"{who.id}+{who.login}@users.noreply.github.com", stamp(at or now())
 
 
 def open_pull(

@@ -5,6 +5,7 @@ import contextlib
 import secrets
 import tempfile
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -112,7 +113,7 @@ class GitHubDouble(People, Looks):
 
     def commit_files(
         self, repo: Repository, files: Mapping[str, bytes | None], *, message: str = "Change",
-        branch: str = "", by: User | None = None,
+        branch: str = "", by: User | None = None, at: datetime | None = None,
     ) -> str:  # fmt: skip
         """A commit on a branch (default: the default branch, made if absent); ``None`` deletes a file."""
         name = f"refs/heads/{branch or repo.default_branch}"
@@ -122,7 +123,7 @@ class GitHubDouble(People, Looks):
             for path, content in files.items()
         ]
         tree = repo.git.write_tree(parent, rows)
-        person = changes.signature_of(by or repo.owner)
+        person = changes.signature_of(by or repo.owner, at)
         sha = repo.git.write_commit(tree, [parent] if parent else [], message, person, person)
         repo.git.set_ref(name, sha)
         repo.pushed_at = now()
