@@ -66,9 +66,7 @@ def provision() -> None:
 
 @app.command()
 def demo(
-    live: Annotated[
-        bool, typer.Option(help="The real model solves it (ANTHROPIC_API_KEY).")
-    ] = False,
+    live: Annotated[bool, typer.Option(help="The real model solves it (ANTHROPIC_API_KEY).")] = False,
     keep: Annotated[bool, typer.Option(help="Leave everything running at the end, to look around.")] = False,
 ) -> None:
     """Watch an issue become a pull request: everything is real but GitHub and, unless --live, Claude."""

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.padding import Padding
+from rich.console import RenderableType
+from rich.table import Table
 from rich.text import Text
 
 _COLOURS = {
@@ -35,12 +35,18 @@ def render(event: dict[str, Any], start: datetime | None = None) -> RenderableTy
     """
     source = event["source"].rpartition("/")[2]
     kind = event["type"].removeprefix("dev.millrace.").rpartition(".v")[0]
-    head = Text()
-    head.append(f"{_offset(event, start):>8} ", style="dim")
-    head.append(f"{source:<15}", style=_COLOURS.get(source, "blue"))
-    lines = list(_describe(kind, event["data"]))
-    head.append_text(lines[0] if lines else Text(kind))
-    return Group(head, *(Padding(line, (0, 0, 0, 24)) for line in lines[1:]))
+    return entry(_offset(event, start), source, *_describe(kind, event["data"]))
+
+
+def entry(offset: str, source: str, *lines: Text) -> RenderableType:
+    """When, who, and beside it what: lines that wrap keep to their column."""
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(width=8, justify="right", style="dim")
+    grid.add_column(width=14, style=_COLOURS.get(source, "blue"))
+    grid.add_column(overflow="fold")
+    for number, line in enumerate(lines or (Text(""),)):
+        grid.add_row(*(("", "") if number else (offset, source)), line)
+    return grid
 
 
 def _offset(event: dict[str, Any], start: datetime | None) -> str:
@@ -58,7 +64,8 @@ def _describe(kind: str, data: dict[str, Any]) -> Iterator[Text]:  # noqa: C901 
             yield Text("says on the issue that work has begun")
         case "sandbox.ready":
             yield Text(f"sandbox {data['generation']} ready at {data['base'][:10]}")
-            yield Text(clean(data.get("about", "")), style="dim")
+            if data.get("about"):
+                yield Text(clean(data["about"]), style="dim")
         case "turn.taken":
             yield from _turn(data)
         case "tools.ran":
@@ -73,13 +80,14 @@ def _describe(kind: str, data: dict[str, Any]) -> Iterator[Text]:  # noqa: C901 
             yield Text(clean(data["text"]))
         case "solution.proposed":
             yield Text(f"proposes: {clean(data['title'])}", style="bold")
-            yield Text(f"{data['change']['files']} files, tree {data['change']['tree'][:10]}", style="dim")
+            yield Text(f"{_many(data['change']['files'], 'file')}, {_tree(data['change'])}", style="dim")
         case "verification.finished":
             yield from _verification(data)
         case "commit.published":
             yield Text(f"commit {data['commit'][:10]} on {data['branch']}")
         case "pull_request.opened":
-            yield Text(f"pull request {data['number']}: {data['url']}", style="bold green")
+            yield Text(f"pull request {data['number']}", style="bold green")
+            yield Text(clean(data["url"]), style="green")
         case "run.failed":
             yield Text(f"failed ({data['kind']}): {clean(data['why'])}", style="bold red")
         case "run.cancelled":
@@ -112,38 +120,50 @@ def _use(block: dict[str, Any]) -> str:
         case "bash":
             return "$ " + clean(given.get("command", "(restart)"))
         case "str_replace_based_edit_tool":
-            return f"{clean(given.get('command'))} {clean(given.get('path'))}"
+            verb = {"view": "reads", "create": "writes"}.get(given.get("command", ""), "edits")
+            return f"{verb} {clean(given.get('path'))}"
+        case "submit":
+            return "hands its change in"
         case name:
-            return f"[{clean(name)}]"
+            return f"calls {clean(name)}"
 
 
 def _results(data: dict[str, Any]) -> Iterator[Text]:
     results = data["results"]
+    if not results:
+        yield Text(_tree(data["checkpoint"]), style="dim")
+        return
     seconds = sum(result["seconds"] for result in results)
-    yield Text(
-        f"{len(results)} calls in {seconds:.2f} s, tree {data['checkpoint']['tree'][:10]}", style="dim"
-    )
+    calls = _many(len(results), "tool call")
+    yield Text(f"{calls} in {seconds:.2f} s, {_tree(data['checkpoint'])}", style="dim")
     for result in results:
         failed = result["is_error"] or result.get("exit_code") not in (None, 0)
-        for line in _short(result["content"]):
-            yield Text(line, style="red" if failed else "dim")
+        if result["name"] == "bash" or failed:
+            yield from _output(result["content"], "red" if failed else "dim")
 
 
 def _verification(data: dict[str, Any]) -> Iterator[Text]:
     good = data["verdict"] in ("passed", "untested", "unchanged")
-    yield Text(
-        f"verified: {data['verdict']} {clean(data.get('reason', ''))}", style="green" if good else "red"
-    )
+    reason = f"verified: {data['verdict']} {clean(data.get('reason', ''))}".strip()
+    yield Text(reason, style="green" if good else "red")
     for check in data["checks"]:
         end = "timed out" if check["exit_code"] is None else f"exit {check['exit_code']}"
         yield Text(f"$ {clean(check['command'])}  ({end}, {check['seconds']:.1f} s)", style="bold")
-        for line in _short(check["output"], last=True):
-            yield Text(line, style="dim")
+        yield from _output(check["output"], "dim")
 
 
-def _short(text: str, *, last: bool = False) -> list[str]:
+def _output(text: str, style: str) -> Iterator[Text]:
+    """The end of a command's output: there stands how it went. Long lines are cut at the edge."""
     lines = [line for line in clean(text).splitlines() if line.strip()]
-    if len(lines) <= _LINES:
-        return lines
-    more = f"… {len(lines) - _LINES} more lines"
-    return [more, *lines[-_LINES:]] if last else [*lines[:_LINES], more]
+    if len(lines) > _LINES:
+        yield Text(f"… {len(lines) - _LINES} lines before", style=style)
+    for line in lines[-_LINES:]:
+        yield Text(line.expandtabs(), style=style, no_wrap=True, overflow="ellipsis")
+
+
+def _tree(change: dict[str, Any]) -> str:
+    return f"tree {change['tree'][:10]}"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
