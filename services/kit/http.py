@@ -9,7 +9,7 @@ from typing import Any
 import uvicorn
 
 from services.kit.errors import Misconfigured
-from services.kit.slow_clients import DeadlineProtocol
+from services.kit.slow_clients import Deadlines, with_deadlines
 
 
 def bind(address: str, variable: str) -> socket.socket:
@@ -30,17 +30,21 @@ def bind(address: str, variable: str) -> socket.socket:
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any, listener: socket.socket, **options: Any) -> AsyncIterator[str]:
+async def serving(
+    app: Any, listener: socket.socket, *, deadlines: Deadlines | None = None, **options: Any
+) -> AsyncIterator[str]:
     """Serve an ASGI application on a bound socket; yields its URL.
 
     Args:
         app: the application.
         listener: from ``bind``.
+        deadlines: for what clients send.
         options: further fields of ``uvicorn.Config``.
     """
     config = uvicorn.Config(
         app, interface="asgi3", lifespan="off", log_config=None, access_log=False, server_header=False,
-        http=DeadlineProtocol, ws="none", proxy_headers=False, timeout_graceful_shutdown=5, **options,
+        http=with_deadlines(deadlines or Deadlines()), ws="none", proxy_headers=False,
+        timeout_graceful_shutdown=5, **options,
     )  # fmt: skip
     server = uvicorn.Server(config)
     task = asyncio.create_task(server._serve(sockets=[listener]))  # noqa: SLF001  serve() takes the signals
