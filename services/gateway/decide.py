@@ -15,10 +15,16 @@ from services.gateway.state import Busy, Issue, Parked, Quiet
 
 MAY_WRITE = frozenset({"write", "maintain", "admin"})
 
-_FENCES = re.compile(r"^[ ]{0,3}(`{3,}|~{3,}).*?(?:^[ ]{0,3}\1[`~]*[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
+_FENCES = re.compile(
+    r"^[ ]{0,3}(?:(`{3,})[^`\n]*|(~{3,})[^\n]*)$"
+    r"(?:.*?^[ ]{0,3}(?(1)\1`*|\2~*)[ \t]*$|.*\Z)",
+    re.DOTALL | re.MULTILINE,
+)
+_HIDDEN = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _QUOTES = re.compile(r"^[ ]{0,3}>.*$", re.MULTILINE)
 _CODE = re.compile(r"`[^`\n]+`")
-_SLASH = re.compile(r"^[ ]{0,3}/millrace(?:[ \t]+(\w+))?(?![\w/-])", re.IGNORECASE | re.MULTILINE)
+_WORD = r"(?![\w/-])(?:[,:]?[ \t]+(\w+))?"
+_SLASH = re.compile(rf"^[ ]{{0,3}}/millrace{_WORD}", re.IGNORECASE | re.MULTILINE)
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,10 +65,13 @@ Plan = Request | Tell | AskGitHub | Ignored
 def command_of(text: str, mention: str) -> Literal["work", "stop"] | None:
     """What a comment asks for: ``/millrace`` at the start of a line, or the mention anywhere in prose.
 
-    Quotations and code do not count. ``stop`` after either ends the run; any other word asks for work.
+    Quotations, code and HTML comments do not count. ``stop`` after either ends the run; any other word asks
+    for work.
     """
-    prose = _CODE.sub(" ", _QUOTES.sub("", _FENCES.sub("", text.replace("\r\n", "\n"))))
-    named = re.compile(rf"(?<![\w/@.`-]){re.escape(mention)}(?![\w-])(?:[ \t]+(\w+))?", re.IGNORECASE)
+    prose = text.replace("\r\n", "\n")
+    for no_prose in (_FENCES, _HIDDEN, _QUOTES, _CODE):
+        prose = no_prose.sub(" ", prose)
+    named = re.compile(rf"(?<![\w/@.`-]){re.escape(mention)}{_WORD}", re.IGNORECASE)
     found = _SLASH.search(prose) or named.search(prose)
     if found is None:
         return None
@@ -109,7 +118,7 @@ def run_id(heard: AnyHeard) -> str:
     match heard:
         case Commented(comment_id=comment_id):
             return derive_run_id(heard.at, "comment", *place, comment_id)
-        case Labelled():
+        case Labelled(while_opening=False):
             return derive_run_id(heard.at, "label", *place, heard.at.isoformat())
         case _:
             return derive_run_id(heard.at, "opened", *place)
@@ -122,7 +131,8 @@ def _commented(
         case _, "work" if not isinstance(issue, Parked):
             return _request(issue, heard, standing, "comment")
         case _, "stop":
-            return _permitted(standing) or _cancel(issue, heard, "asked to stop")
+            plan = _cancel(issue, heard, "asked to stop")
+            return plan if isinstance(plan, Ignored) else _permitted(standing) or plan
         case Parked(run=run), _:
             answer = f.QuestionAnswered(answer=heard.text, by=heard.actor, comment_id=heard.comment_id)
             return _permitted(standing) or Tell(run=run, fact=answer)

@@ -32,9 +32,10 @@ class Opened(Heard, frozen=True, kw_only=True, tag="opened"):
 
 
 class Labelled(Heard, frozen=True, kw_only=True, tag="labelled"):
-    """A label was put on an issue."""
+    """A label was put on an issue; ``while_opening`` means that the issue was opened with it."""
 
     label: str
+    while_opening: bool = False
 
 
 class Commented(Heard, frozen=True, kw_only=True, tag="commented"):

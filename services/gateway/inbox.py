@@ -20,12 +20,18 @@ TITLE_BYTES = 2048
 CUT = "\n\n[cut here: the text is longer]"
 
 _Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-_FullName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,100}/[A-Za-z0-9_.-]{1,100}$")]
-_Login = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.\[\]-]{1,100}$")]
+_NAME = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9_.-]{1,100}"  # whatever it is, it does not leave its place in a path
+FullName = Annotated[str, msgspec.Meta(pattern=rf"^{_NAME}/{_NAME}\Z")]
+"""``owner/name``."""
+_Login = Annotated[str, msgspec.Meta(pattern=r"^(?!\.{1,2}\Z)[A-Za-z0-9_.\[\]-]{1,100}\Z")]
 
 
 class BadPayload(ValueError):  # noqa: N818  an answer, not a fault of ours
     """A signed body that is not what GitHub sends; the sentence says what is wrong and quotes nothing."""
+
+
+class ForeignApp(Exception):  # noqa: N818
+    """A signed body about an installation of another App than the one that signed."""
 
 
 class _User(msgspec.Struct):
@@ -43,7 +49,7 @@ class _User(msgspec.Struct):
 
 class _Repository(msgspec.Struct):
     id: _Id
-    full_name: _FullName
+    full_name: FullName
     default_branch: str = "main"
     private: bool = False
 
@@ -126,19 +132,19 @@ def translate(delivery: Delivery, body: bytes) -> tuple[str, AnyHeard | Ignored]
 
     Raises:
         BadPayload: the body is no JSON object, or is nested too deeply to be read.
+        ForeignApp: it is about another App's installation.
     """
     anything = _read(_anything.decode, body)
-    action = anything.action if isinstance(anything.action, str) else ""
-    action = action[:100].replace("\0", "")
+    action = bounded(anything.action[:100], 1024) if isinstance(anything.action, str) else ""
     translator = _TRANSLATORS.get((delivery.event, action))
     if translator is None:
         return action, Ignored(reason="ping" if delivery.event == "ping" else "event_not_used")
     try:
         event = _events.decode(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return action, Ignored(reason="unreadable")
     if event.installation is not None and event.installation.app_id not in (None, delivery.app_id):
-        return action, Ignored(reason="other_app")
+        raise ForeignApp
     if event.sender.is_bot:
         return action, Ignored(reason="bot")
     if event.issue.pull_request is not None:
@@ -173,7 +179,9 @@ def _labelled(delivery: Delivery, event: _Event) -> AnyHeard | Ignored:
     if event.label is None:
         return Ignored(reason="unreadable")
     at = event.issue.updated_at or event.issue.created_at
-    return Labelled(**_common(delivery, event, at), label=event.label.name[:200])
+    # GitHub tells a label that was set while opening in a delivery of its own, as of the same moment.
+    while_opening = at <= event.issue.created_at
+    return Labelled(**_common(delivery, event, at), label=event.label.name[:200], while_opening=while_opening)
 
 
 def _commented(delivery: Delivery, event: _Event) -> AnyHeard | Ignored:
@@ -245,7 +253,7 @@ def bounded(text: str, limit: int) -> str:
     text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
     if len(text) * 6 <= limit or len(msgspec.json.encode(text)) <= limit:
         return text
-    low, high = 0, len(text)
+    low, high = 0, min(len(text), limit)
     while low < high:
         middle = (low + high + 1) // 2
         if len(msgspec.json.encode(text[:middle])) <= limit:

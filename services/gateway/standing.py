@@ -69,8 +69,8 @@ async def _permission(client: GitHubClient, full_name: str, actor: Person) -> st
         raise
     if not isinstance(answer, dict):
         raise Later("GitHub's answer about a permission is malformed", kind="github_malformed")
-    user = answer.get("user") or {}
-    if user.get("id") != actor.id:
+    user = answer.get("user")
+    if not isinstance(user, dict) or user.get("id") != actor.id:
         return "none"
     permission = str(answer.get("permission", "none"))
     return permission if permission in _PERMISSIONS else "none"
