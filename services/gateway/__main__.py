@@ -1,5 +1,6 @@
 """The gateway's assembly."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -13,6 +14,7 @@ from services.gateway.deliveries import Deliveries
 from services.gateway.intake import Intake
 from services.gateway.metrics import Metrics
 from services.gateway.operators import Operators, problem
+from services.gateway.patience import Patience
 from services.gateway.relay import Relay
 from services.gateway.standing import GitHub
 from services.gateway.web import Parts, build
@@ -25,17 +27,22 @@ from services.kit.serve import Health, main
 from services.kit.settings import Settings
 from services.kit.sql import open_database
 
+LOOK_SECONDS = 2.0
+"""How long the inbox may take to say that it is there."""
+
 
 @asynccontextmanager
-async def run(settings: Settings, bus: Bus) -> AsyncIterator[Health]:
+async def run(settings: Settings, bus: Bus, patience: Patience | None = None) -> AsyncIterator[Health]:
     """Take webhooks and operators' requests until the context ends."""
+    patience = patience or Patience()
     async with AsyncExitStack() as stack:
         # The address first: a taken one must not cost a migration, nor leave a half-started service.
         listener = bind(settings.listen, "MILLRACE_LISTEN")
         stack.callback(listener.close)
         engine = await open_database(settings, "gateway")
         stack.push_async_callback(engine.dispose)
-        metrics, keeper, deliveries = Metrics(), Keeper(bus), Deliveries(engine)
+        metrics, keeper = Metrics(), Keeper(bus)
+        deliveries = Deliveries(engine, commit_seconds=patience.commit)
         rules = Rules(mention=settings.mention, label=settings.label)
         log = bus.log("gateway")
         desk = Desk(log, GitHub(bus, settings.github_api_url), rules)
@@ -45,7 +52,7 @@ async def run(settings: Settings, bus: Bus) -> AsyncIterator[Health]:
             vault = "ok" if keeper.known else "the vault has not answered yet"
             state = {"nats": bus.healthy(), "database": "ok", "vault": vault}
             try:
-                await deliveries.backlog()
+                await asyncio.wait_for(deliveries.backlog(), LOOK_SECONDS)
             except (SQLAlchemyError, OSError) as error:
                 state["database"] = f"the inbox does not answer ({type(error).__name__})"
             return state
@@ -54,18 +61,19 @@ async def run(settings: Settings, bus: Bus) -> AsyncIterator[Health]:
             """An operator's request that came in at a runner: answered as over HTTP."""
             try:
                 outcome = await operators.process(body)
-            except (Later, Refused) as error:
+            except (Later, Refused, SQLAlchemyError, OSError) as error:
                 outcome = problem(error)
             return msgspec.json.encode({"status": outcome.status, "body": outcome.body})
 
         await stack.enter_async_context(keeper.keeping())
         await stack.enter_async_context(deliveries.writing())
-        await stack.enter_async_context(Relay(deliveries, desk, metrics).relaying())
+        relay = Relay(deliveries, desk, metrics, wait=patience.again_in, max_tries=patience.tries)
+        await stack.enter_async_context(relay.relaying())
         await bus.answers(PROCESS_SUBJECT, process, queue="gateway")
         app = build(
             Parts(
                 token=operator_token(settings),
-                intake=Intake(keeper, deliveries, rules, metrics),
+                intake=Intake(keeper, deliveries, rules, metrics, body_seconds=patience.body),
                 operators=operators,
                 deliveries=deliveries,
                 metrics=metrics,
@@ -73,7 +81,7 @@ async def run(settings: Settings, bus: Bus) -> AsyncIterator[Health]:
                 health=health,
             )
         )
-        await stack.enter_async_context(serving(app, listener))
+        await stack.enter_async_context(serving(app, listener, deadlines=patience.clients))
         yield health
 
 

@@ -6,11 +6,12 @@ Commits are made in groups: while one is written, what arrives meanwhile waits f
 import asyncio
 import contextlib
 import os
+import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 import sqlalchemy as sa
@@ -19,14 +20,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from services.gateway.heard import AnyHeard, Ignored, decode_heard, encode_heard
+from services.gateway.heard import AnyHeard, Ignored, encode_heard
 from services.gateway.tables import deliveries
 from services.kit.errors import Later
 
 GROUP = 256
 WAITING = 4096
 """Deliveries that may wait for their commit; more are answered 503."""
-COMMIT_SECONDS = 4.0
+COMMIT_SECONDS = 2.5
 """How long a delivery waits for its commit; GitHub hangs up after 10."""
 CLAIM_SECONDS = 20.0
 
@@ -55,11 +56,12 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
 
 
-class Pending(msgspec.Struct, frozen=True, kw_only=True):
-    """A delivery that this replica has claimed for relaying."""
+class Pending(msgspec.Struct, frozen=True):
+    """A delivery that this replica has claimed for relaying; ``message`` is from ``encode_heard``."""
 
     sequence: int
-    heard: AnyHeard
+    delivery: str
+    message: bytes
     tries: int
 
 
@@ -69,13 +71,24 @@ class Deliveries:
     Args:
         engine: the gateway's database.
         now: Unix seconds.
+        commit_seconds: how long a delivery may wait for its commit.
     """
 
-    def __init__(self, engine: AsyncEngine, now: Any = time.time) -> None:
+    _here: ClassVar[set[str]] = set()
+    """The claimers of this process."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        now: Callable[[], float] = time.time,
+        *,
+        commit_seconds: float = COMMIT_SECONDS,
+    ) -> None:
         self._engine = engine
         self._now = now
+        self._commit_seconds = commit_seconds
         self._queue: asyncio.Queue[tuple[New, asyncio.Future[Remembered]]] = asyncio.Queue(WAITING)
-        self._claimer = f"{socket.gethostname()}:{os.getpid()}"
+        self._claimer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.arrived = asyncio.Event()
         """Set after each commit that left something to relay."""
 
@@ -84,7 +97,7 @@ class Deliveries:
         future: asyncio.Future[Remembered] = asyncio.get_running_loop().create_future()
         try:
             self._queue.put_nowait((new, future))
-            return await asyncio.wait_for(future, COMMIT_SECONDS)
+            return await asyncio.wait_for(future, self._commit_seconds)
         except asyncio.QueueFull as error:
             raise Later("too many deliveries wait for the database", kind="inbox_unavailable") from error
         except TimeoutError as error:
@@ -98,8 +111,9 @@ class Deliveries:
             yield
         finally:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._queue.join(), COMMIT_SECONDS)
+                await asyncio.wait_for(self._queue.join(), self._commit_seconds)
             task.cancel()
+            await asyncio.wait({task})
 
     async def _write(self) -> None:
         while True:
@@ -108,7 +122,7 @@ class Deliveries:
                 group.append(self._queue.get_nowait())
             try:
                 answers = await self._commit([new for new, _ in group])
-            except (SQLAlchemyError, OSError) as error:
+            except Exception as error:  # noqa: BLE001  whatever it is: the next group must still be written
                 logger.error("deliveries were not stored", count=len(group), error=_name(error))  # noqa: TRY400
                 for _, future in group:
                     if not future.done():
@@ -202,12 +216,12 @@ class Deliveries:
             sa.update(deliveries)
             .where(deliveries.c.sequence.in_(heads), deliveries.c.claimed_until <= now)
             .values(claimed_by=self._claimer, claimed_until=now + CLAIM_SECONDS)
-            .returning(deliveries.c.sequence, deliveries.c.message, deliveries.c.tries)
+            .returning(deliveries.c.sequence, deliveries.c.delivery, deliveries.c.message, deliveries.c.tries)
         )
         async with self._engine.begin() as connection:
             rows = (await connection.execute(claimed)).all()
         return [
-            Pending(sequence=row.sequence, heard=decode_heard(bytes(row.message)), tries=row.tries)
+            Pending(row.sequence, row.delivery, bytes(row.message or b""), row.tries)
             for row in sorted(rows, key=lambda row: row.sequence)
         ]
 
@@ -216,26 +230,40 @@ class Deliveries:
         if sequences:
             await self._update(sequences, claimed_until=self._now() + CLAIM_SECONDS)
 
-    async def release_dead_claims(self) -> None:
-        """Give back what a process of this machine claimed that is no more: called at start."""
-        host, _, own = self._claimer.rpartition(":")
+    @contextlib.asynccontextmanager
+    async def claiming(self) -> AsyncIterator[None]:
+        """Claims are made in here. First those of processes that are no more are free; in the end, ours."""
+        self._here.add(self._claimer)
+        await self._release_dead_claims()
+        try:
+            yield
+        finally:
+            self._here.discard(self._claimer)
+            with contextlib.suppress(SQLAlchemyError, OSError):  # they end by themselves
+                await self._release([self._claimer])
+
+    async def _release_dead_claims(self) -> None:
         async with self._engine.begin() as connection:
-            names = (
-                await connection.execute(
-                    sa.select(deliveries.c.claimed_by).where(deliveries.c.state == "pending").distinct()
-                )
-            ).scalars()
-            gone = [
-                name
-                for name in names
-                if name.startswith(f"{host}:") and (name.endswith(f":{own}") or not _alive(name))
-            ]
-            if gone:
-                of_the_dead = sa.update(deliveries).where(deliveries.c.claimed_by.in_(gone))
-                await connection.execute(of_the_dead.values(claimed_until=0.0))
+            claimers = sa.select(deliveries.c.claimed_by).where(deliveries.c.state == "pending").distinct()
+            names = (await connection.execute(claimers)).scalars().all()
+        await self._release([name for name in names if self._is_gone(name)])
+
+    async def _release(self, claimers: Sequence[str]) -> None:
+        if claimers:
+            theirs = deliveries.c.claimed_by.in_(claimers) & (deliveries.c.state == "pending")
+            async with self._engine.begin() as connection:
+                await connection.execute(sa.update(deliveries).where(theirs).values(claimed_until=0.0))
+
+    def _is_gone(self, claimer: str) -> bool:
+        """Whether it was a process of this machine that is no more. A container's is 1 in every life."""
+        host, _, process = claimer.partition(":")
+        number = process.partition(":")[0]
+        if host != socket.gethostname() or not number.isdecimal():
+            return False
+        return claimer not in self._here if int(number) == os.getpid() else not _alive(int(number))
 
     async def settle(self, sequence: int, state: State, *, reason: str = "", run: str = "") -> None:
-        """It is done with."""
+        """It is done with. What was settled before, by whoever held the claim, stays as it is."""
         await self._update([sequence], state=state, reason=reason[:500], run=run)
 
     async def postpone(self, sequence: int, tries: int, seconds: float, why: str) -> None:
@@ -244,11 +272,21 @@ class Deliveries:
             [sequence], tries=tries, reason=why[:500], due_at=self._now() + seconds, claimed_until=0.0
         )
 
-    async def _update(self, sequences: Sequence[int], **values: Any) -> None:
+    async def revive(self, delivery: str) -> bool:
+        """Try a dead one anew; False if there is no such delivery, or it is not dead."""
+        dead = (deliveries.c.delivery == delivery) & (deliveries.c.state == "dead")
+        again = (
+            sa.update(deliveries).where(dead).values(state="pending", tries=0, due_at=0.0, claimed_until=0.0)
+        )
         async with self._engine.begin() as connection:
-            await connection.execute(
-                sa.update(deliveries).where(deliveries.c.sequence.in_(sequences)).values(**values)
-            )
+            revived = (await connection.execute(again.returning(deliveries.c.sequence))).all()
+        self.arrived.set()
+        return bool(revived)
+
+    async def _update(self, sequences: Sequence[int], **values: Any) -> None:
+        unsettled = deliveries.c.sequence.in_(sequences) & (deliveries.c.state == "pending")
+        async with self._engine.begin() as connection:
+            await connection.execute(sa.update(deliveries).where(unsettled).values(**values))
 
     # --- looking ----------------------------------------------------------------------------------------
 
@@ -258,7 +296,7 @@ class Deliveries:
         wanted = sa.select(*(deliveries.c[name] for name in (*names, "received_at", "tries")))
         async with self._engine.connect() as connection:
             rows = await connection.execute(wanted.order_by(deliveries.c.sequence.desc()).limit(limit))
-            return [dict(row) for row in rows.mappings()]
+            return [dict(row) | {"received_at": _aware(row["received_at"])} for row in rows.mappings()]
 
     async def backlog(self) -> tuple[int, float]:
         """How many wait to be relayed, and for how many seconds the oldest has."""
@@ -268,8 +306,7 @@ class Deliveries:
             count, oldest = (await connection.execute(wanted)).one()
         if oldest is None:
             return 0, 0.0
-        oldest = oldest if oldest.tzinfo else oldest.replace(tzinfo=UTC)
-        return count, max(self._now() - oldest.timestamp(), 0.0)
+        return count, max(self._now() - _aware(oldest).timestamp(), 0.0)
 
 
 async def _insert(connection: AsyncConnection, rows: list[dict[str, Any]]) -> set[str]:
@@ -289,12 +326,17 @@ async def _had_run(connection: AsyncConnection, heard: AnyHeard) -> bool:
     return await connection.scalar(known.limit(1)) is not None
 
 
-def _alive(claimer: str) -> bool:
+def _aware(time: datetime) -> datetime:
+    """SQLite keeps no time zone."""
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _alive(process: int) -> bool:
     try:
-        os.kill(int(claimer.rpartition(":")[2]), 0)
+        os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except (ValueError, PermissionError):
+    except (PermissionError, OverflowError):
         return True
     return True
 

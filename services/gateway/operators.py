@@ -3,13 +3,14 @@
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
+from sqlalchemy.exc import SQLAlchemyError
 
 from contracts.subjects import RUNNERS_SUBJECT, history_subject
 from contracts.tools import RunnerStatus
 from contracts.vault import AskView, ClearCredentials, Secret, StoreCredentials, View
 from services.gateway.act import Desk, RunActive
 from services.gateway.deliveries import Deliveries
-from services.gateway.inbox import TEXT_BYTES, TITLE_BYTES, bounded
+from services.gateway.inbox import TEXT_BYTES, TITLE_BYTES, FullName, bounded
 from services.gateway.webhook_secrets import Keeper
 from services.kit.ask_vault import ask_vault
 from services.kit.bus import Bus
@@ -18,11 +19,11 @@ from services.kit.errors import Later, Refused
 _STATUS = {
     "not_configured": 409,
     "invalid": 400,
+    "unreadable": 400,
     "rolled_back": 409,
     "repository_not_installed": 404,
     "not_entitled": 500,
 }
-_FullName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,100}/[A-Za-z0-9_.-]{1,100}$")]
 
 
 class Outcome(NamedTuple):
@@ -40,16 +41,22 @@ class _Issue(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Process(msgspec.Struct, forbid_unknown_fields=True):
-    repository: _FullName
+    repository: FullName
     issue: _Issue
     key: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
 
 
-def problem(error: Later | Refused) -> Outcome:
-    """One of our errors as an answer."""
-    if isinstance(error, Later):
-        return Outcome(503, {"error": f"{error}; try again", "kind": error.kind})
-    return Outcome(_STATUS.get(error.kind, 422), {"error": str(error), "kind": error.kind})
+def problem(error: Later | Refused | SQLAlchemyError | OSError) -> Outcome:
+    """One of our errors, or the inbox's, as an answer."""
+    match error:
+        case Later():
+            return Outcome(503, {"error": f"{error}; try again", "kind": error.kind})
+        case Refused():
+            return Outcome(_STATUS.get(error.kind, 422), {"error": str(error), "kind": error.kind})
+        case _:
+            return Outcome(
+                503, {"error": "the inbox does not answer; try again", "kind": "inbox_unavailable"}
+            )
 
 
 class Operators:
@@ -139,6 +146,12 @@ class Operators:
     async def deliveries(self, limit: int) -> Outcome:
         """The newest deliveries and what became of them."""
         return Outcome(200, await self._deliveries.recent(limit))
+
+    async def revive(self, delivery: str) -> Outcome:
+        """Try a dead delivery anew."""
+        if await self._deliveries.revive(delivery):
+            return Outcome(202, {"delivery": delivery, "status": "accepted"})
+        return Outcome(404, {"error": "no dead delivery has this id"})
 
 
 def _shown(view: View) -> Outcome:

@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
+import msgspec
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from services.gateway.act import Desk, Done
 from services.gateway.deliveries import CLAIM_SECONDS, Deliveries, Pending
+from services.gateway.heard import AnyHeard, decode_heard
 from services.gateway.metrics import Metrics
 from services.kit.errors import Later, Refused
 from services.kit.retry import wait_before
@@ -27,29 +28,47 @@ OUTAGES = frozenset(
 logger = structlog.get_logger(__name__)
 
 
-class Relay:
-    """Relays until its context ends; whatever was claimed and not settled is claimed again later."""
+def again_in(tries: int) -> float:
+    """Seconds before the next try."""
+    return min(wait_before(tries), LONGEST_WAIT)
 
-    def __init__(self, deliveries: Deliveries, desk: Desk, metrics: Metrics) -> None:
+
+class Relay:
+    """Relays until its context ends; whatever was claimed and not settled is claimed again later.
+
+    Args:
+        wait: seconds before the next try, from the tries so far.
+        max_tries: failures of one delivery before it is dead; outages do not count.
+    """
+
+    def __init__(
+        self,
+        deliveries: Deliveries,
+        desk: Desk,
+        metrics: Metrics,
+        *,
+        wait: Callable[[int], float] = again_in,
+        max_tries: int = MAX_TRIES,
+    ) -> None:
         self._deliveries = deliveries
         self._desk = desk
         self._metrics = metrics
+        self._wait = wait
+        self._max_tries = max_tries
         self._working: dict[int, asyncio.Task[None]] = {}
 
     @contextlib.asynccontextmanager
     async def relaying(self) -> AsyncIterator[None]:
         """Relay in the background."""
-        await self._deliveries.release_dead_claims()
-        tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._hold_claims())]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            if self._working:
-                await asyncio.wait(self._working.values(), timeout=5)
-            for task in self._working.values():
-                task.cancel()
+        async with self._deliveries.claiming():
+            tasks = {asyncio.create_task(self._run()), asyncio.create_task(self._hold_claims())}
+            try:
+                yield
+            finally:
+                await _end(tasks)
+                if self._working:
+                    await asyncio.wait(self._working.values(), timeout=5)
+                await _end({*self._working.values()})
 
     async def _run(self) -> None:
         while True:
@@ -58,7 +77,7 @@ class Relay:
             try:
                 if len(self._working) < AT_ONCE:
                     claimed = await self._deliveries.claim(AT_ONCE - len(self._working))
-            except (SQLAlchemyError, OSError) as error:
+            except Exception as error:  # noqa: BLE001  whatever it is: the relay goes on
                 logger.error("the inbox cannot be read", error=type(error).__name__)  # noqa: TRY400
             for pending in claimed:
                 self._working[pending.sequence] = asyncio.create_task(self._relay(pending))
@@ -70,28 +89,37 @@ class Relay:
         waiting: set[asyncio.Task[object]] = {*self._working.values()}
         if len(self._working) < AT_ONCE:
             waiting.add(arrived)
-        await asyncio.wait(waiting, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        arrived.cancel()
+        try:
+            await asyncio.wait(waiting, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            arrived.cancel()
 
     async def _hold_claims(self) -> None:
         while True:
             await asyncio.sleep(CLAIM_SECONDS / 4)
-            with contextlib.suppress(SQLAlchemyError, OSError):
+            with contextlib.suppress(Exception):  # the next time, or another replica does what we did
                 await self._deliveries.keep(tuple(self._working))
 
     async def _relay(self, pending: Pending) -> None:
         try:
             await self._settle(pending)
-        except (SQLAlchemyError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  the database; the error's text would quote the delivery
             # Its claim ends by itself; doing it again changes nothing.
             logger.error("a delivery was not settled", error=type(error).__name__)  # noqa: TRY400
         finally:
             self._working.pop(pending.sequence, None)
 
     async def _settle(self, pending: Pending) -> None:
-        delivery = pending.heard.delivery
+        delivery = pending.delivery
         try:
-            done = await self._desk.handle(pending.heard)
+            heard: AnyHeard = decode_heard(pending.message)
+        except msgspec.DecodeError as error:
+            logger.error("delivery unreadable", delivery=delivery, why=str(error))  # noqa: TRY400
+            await self._deliveries.settle(pending.sequence, "dead", reason=f"unreadable: {error}")
+            self._metrics.relayed("dead")
+            return
+        try:
+            done = await self._desk.handle(heard)
         except Later as error:
             await self._put_off(pending, error.kind, str(error), error.seconds)
         except Refused as error:
@@ -113,12 +141,18 @@ class Relay:
 
     async def _put_off(self, pending: Pending, kind: str, why: str, seconds: float | None) -> None:
         tries = pending.tries + 1
-        if tries >= MAX_TRIES and kind not in OUTAGES:
-            logger.error("delivery given up", delivery=pending.heard.delivery, why=why)
+        if tries >= self._max_tries and kind not in OUTAGES:
+            logger.error("delivery given up", delivery=pending.delivery, why=why)
             await self._deliveries.settle(pending.sequence, "dead", reason=f"{kind}: {why}")
             self._metrics.relayed("dead")
             return
-        wait = max(min(wait_before(tries), LONGEST_WAIT), seconds or 0.0)
-        logger.warning("delivery waits", delivery=pending.heard.delivery, seconds=round(wait, 1), why=why)
+        wait = max(self._wait(tries), seconds or 0.0)
+        logger.warning("delivery waits", delivery=pending.delivery, seconds=round(wait, 1), why=why)
         await self._deliveries.postpone(pending.sequence, tries, wait, f"{kind}: {why}")
         self._metrics.relayed("postponed")
+
+
+async def _end(tasks: set[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

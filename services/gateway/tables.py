@@ -24,7 +24,7 @@ deliveries = sa.Table(
     sa.Column("due_at", sa.Float, nullable=False, server_default="0"),
     sa.Column("claimed_by", sa.Text, nullable=False, server_default=""),
     sa.Column("claimed_until", sa.Float, nullable=False, server_default="0"),
-    sa.Index("deliveries_of_an_issue", "repository_id", "issue", "sequence"),
+    sa.Index("deliveries_of_an_issue", "repository_id", "issue", "state", "sequence"),
     sa.Index("deliveries_by_state", "state", "sequence"),
 )
 """``state``: pending, relayed (to ``run``), ignored or dead (``reason`` says why). Times are Unix seconds."""

@@ -14,11 +14,23 @@ from litestar.exceptions import HTTPException, NotAuthorizedException
 from litestar.handlers.base import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.openapi.spec import Components, SecurityScheme
+from litestar.openapi.spec import (
+    Components,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    OpenAPIType,
+    Operation,
+    PathItem,
+    RequestBody,
+    Schema,
+    SecurityScheme,
+)
+from litestar.openapi.spec import Parameter as OpenAPIParameter
 from litestar.params import Dependency, Parameter
 from litestar.response import ServerSentEvent
+from sqlalchemy.exc import SQLAlchemyError
 
-from services.gateway import pages
+from services.gateway import intake, pages
 from services.gateway.deliveries import Deliveries
 from services.gateway.follow import follow
 from services.gateway.intake import Intake
@@ -29,9 +41,10 @@ from services.kit.log import Log
 from services.kit.operator import is_operator
 from services.kit.serve import Health
 
-MAX_BODY = 1024 * 1024
-"""What an operator may send; webhooks have their own limit."""
+MAX_BODY = 512 * 1024
+"""What an operator may send, half of what NATS carries; webhooks have their own limit."""
 VERSION = version("millrace")
+_WEBHOOKS = ("/webhook/github", "/webhooks/github")
 
 _STYLE = base64.b64encode(hashlib.sha256(pages.STYLE.encode()).digest()).decode()
 _HEADERS = {
@@ -145,6 +158,12 @@ async def recent_deliveries(parts: Given, limit: Limit = 100) -> Response[bytes]
     return _json(await parts.operators.deliveries(limit))
 
 
+@post("/api/deliveries/{delivery:str}/retry", status_code=202, summary="Try a dead delivery anew")
+async def retry_delivery(parts: Given, delivery: str) -> Response[bytes]:
+    """After what killed it was mended."""
+    return _json(await parts.operators.revive(delivery))
+
+
 @get("/metrics", media_type=MediaType.TEXT, summary="Prometheus")
 async def show_metrics(parts: Given) -> Response[bytes]:
     """Prometheus' text format."""
@@ -164,6 +183,7 @@ _ROUTES = (
     issues,
     events,
     recent_deliveries,
+    retry_delivery,
     show_metrics,
 )
 
@@ -177,9 +197,9 @@ def build(parts: Parts) -> Litestar:
         if not is_operator(connection.headers.get("authorization"), parts.token):
             raise NotAuthorizedException("send the operator's token as Authorization: Bearer")
 
-    webhooks = asgi(["/webhook/github", "/webhooks/github"], opt={"public": True})(parts.intake)
+    webhooks = asgi([*_WEBHOOKS], opt={"public": True})(parts.intake)
     scheme = SecurityScheme(type="http", scheme="bearer")
-    return Litestar(
+    app = Litestar(
         [webhooks, *_ROUTES],
         dependencies={"parts": Provide(lambda: parts, sync_to_thread=False)},
         guards=[operators_only],
@@ -196,6 +216,38 @@ def build(parts: Parts) -> Litestar:
             components=Components(security_schemes={"operator": scheme}),
             security=[{"operator": []}],
         ),
+    )
+    if app.openapi_schema.paths is not None:
+        app.openapi_schema.paths.update({path: _described(path) for path in _WEBHOOKS})
+    return app
+
+
+def _described(path: str) -> PathItem:
+    """The webhooks' route: Litestar describes no raw ASGI application."""
+    answers = {
+        "200": "A ping.",
+        "202": "Remembered: `delivery`, `status` (accepted, duplicate, ignored), `reason`.",
+        "400": "Signed, but not what GitHub sends.",
+        "401": "No valid signature, or about another App.",
+        "408": "The body took too long.",
+        "413": f"The body is larger than {intake.MAX_BODY} bytes.",
+        "415": "Signed, but neither JSON nor a form.",
+        "503": "Not remembered: send it again.",
+    }
+    text = Schema(type=OpenAPIType.STRING)
+    headers = ("X-Hub-Signature-256", "X-GitHub-Delivery", "X-GitHub-Event")
+    payload = {"application/json": OpenAPIMediaType(schema=Schema(type=OpenAPIType.OBJECT))}
+    return PathItem(
+        post=Operation(
+            summary="A webhook from GitHub",
+            operation_id="Webhook" + path.title().replace("/", ""),
+            security=[],
+            parameters=[
+                OpenAPIParameter(name=name, param_in="header", required=True, schema=text) for name in headers
+            ],
+            request_body=RequestBody(content=payload, required=True),
+            responses={status: OpenAPIResponse(description=words) for status, words in answers.items()},
+        )
     )
 
 
@@ -214,7 +266,7 @@ def _refuse(request: Request[Any, Any, Any], error: Exception) -> Response[bytes
     """Every error as JSON with a sentence; what we did not expect is logged and not shown."""
     headers: dict[str, str] = {}
     match error:
-        case Later() | Refused():
+        case Later() | Refused() | SQLAlchemyError() | OSError():
             outcome = problem(error)
             if outcome.status == 503:
                 headers["retry-after"] = "5"
@@ -223,6 +275,7 @@ def _refuse(request: Request[Any, Any, Any], error: Exception) -> Response[bytes
             headers["www-authenticate"] = "Bearer"
         case HTTPException():
             outcome = Outcome(error.status_code, {"error": error.detail})
+            headers |= error.headers or {}
         case _:
             logger.error("request failed", path=request.url.path, exc_info=error)
             outcome = Outcome(500, {"error": "Millrace failed here; its log says why"})

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+import nats.errors
 import structlog
 
 from contracts.vault import AskWebhookSecrets, Secret, WebhookSecrets
@@ -46,7 +47,8 @@ class Keeper:
     async def changed(self) -> None:
         """Tell every replica, this one included, that the credentials changed."""
         await self.refresh()
-        await self._bus.client.publish(CHANGED_SUBJECT, b"")
+        with contextlib.suppress(nats.errors.Error, OSError):  # they ask again before long
+            await self._bus.client.publish(CHANGED_SUBJECT, b"")
 
     @contextlib.asynccontextmanager
     async def keeping(self) -> AsyncIterator[None]:

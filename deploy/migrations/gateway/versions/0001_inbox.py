@@ -32,7 +32,7 @@ def upgrade() -> None:
         sa.Column("claimed_by", sa.Text, nullable=False, server_default=""),
         sa.Column("claimed_until", sa.Float, nullable=False, server_default="0"),
     )
-    op.create_index("deliveries_of_an_issue", "deliveries", ["repository_id", "issue", "sequence"])
+    op.create_index("deliveries_of_an_issue", "deliveries", ["repository_id", "issue", "state", "sequence"])
     op.create_index("deliveries_by_state", "deliveries", ["state", "sequence"])
 
 
