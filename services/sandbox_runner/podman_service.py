@@ -66,9 +66,11 @@ class PodmanService:
             command = ["setpriv", "--pdeathsig", "TERM", "--", *command]
         log = (self._directory / "log").open("wb")
         try:
+            # A session of its own: Ctrl-C in a terminal must leave it the time to remove the sandboxes.
             self._process = await asyncio.create_subprocess_exec(
-                *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=podman_environment()
-            )
+                *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=podman_environment(),
+                start_new_session=True,
+            )  # fmt: skip
         except FileNotFoundError as error:
             raise Later(
                 "Podman is not installed: install the package podman", kind="podman_missing"
