@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     sandbox_image: str | None = None
     sandbox_runtime: str | None = None
     sandbox_limit: int = Field(default=8, ge=1)
-    sandbox_memory: int = Field(default=2048, ge=256)
+    sandbox_memory: int = Field(default=2048, ge=512)
     podman_url: str | None = None
     agent_workers: int = Field(default=8, ge=1)
 
