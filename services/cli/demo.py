@@ -15,6 +15,7 @@ from rich.console import Console
 
 from services.kit import logs
 from services.kit.errors import MillraceError, Misconfigured
+from services.kit.settings import load
 
 _INTERRUPTED = 130
 
@@ -30,6 +31,16 @@ def demo(*, live: bool, keep: bool) -> None:
     """
     if importlib.util.find_spec("tests") is None or importlib.util.find_spec("tests.doubles") is None:
         raise Misconfigured("the demo runs from a checkout of Millrace's repository: type `make demo` there")
+    if missing := [name for name in ("git", "podman") if shutil.which(name) is None]:
+        raise Misconfigured(
+            f"the demo needs {' and '.join(missing)}: `make setup` installs what is missing, or says what to "
+            "install; `millrace doctor` looks at the rest of this machine"
+        )
+    if load().anthropic_api_key is None and live:
+        raise Misconfigured(
+            "--live asks the real Claude and needs its key: set ANTHROPIC_API_KEY "
+            "(or ANTHROPIC_API_KEY_FILE), then run `make demo MODEL=live` again"
+        )
     from services.cli import demo_view  # noqa: PLC0415
 
     console = demo_view.console()

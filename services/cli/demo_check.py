@@ -24,10 +24,13 @@ _SECONDS = 300.0
 
 def the_pull_request(stage: Stage) -> PullRequest:
     """The one that there is; ``Refused`` when there is none, or more than one."""
-    pulls = stage.github.pull_requests(stage.repo)
-    if len(pulls) != 1:
-        raise Refused(f"there should be one pull request and there are {len(pulls)}", kind="demo")
-    return pulls[0]
+    match stage.github.pull_requests(stage.repo):
+        case [pull]:
+            return pull
+        case []:
+            raise Refused("the run ended without a pull request", kind="demo")
+        case pulls:
+            raise Refused(f"the run ended with {len(pulls)} pull requests", kind="demo")
 
 
 async def test_again(stage: Stage, branches: Sequence[str]) -> list[Tested]:

@@ -33,8 +33,6 @@ T = TypeVar("T")
 
 async def play(console: Console, home: Path, *, live: bool, keep: bool) -> bool:
     """Everything, from an empty directory to the verdict: whether the demo kept what Millrace promises."""
-    if live:
-        demo_stage.model_key()
     async with AsyncExitStack() as stack:
         made = demo_stage.github()
         what = f"GitHub with {example.FULL_NAME}: {example.FILES} files, {len(example.HISTORY)} commits"
@@ -124,7 +122,7 @@ def _kept(stage: Stage, opened: Opened) -> list[tuple[str, str]]:
     here = f"MILLRACE_HOME={home} MILLRACE_LISTEN={settings.listen}"
     return [
         (f"{here} .venv/bin/millrace history '{name}'", "the timeline once more, from the archive"),
-        (f'curl -H "Authorization: Bearer $(cat {home}/admin-token)" {url}{path}', "the same as JSON"),
+        (f'curl -s -H "Authorization: Bearer $(cat {home}/admin-token)" {url}{path}', "the same as JSON"),
         (f"nats -s {nats} --inbox-prefix {READER_INBOX} stream view ISSUES", "the same with NATS' own tool"),
         (f"{stage.github.url}/{stage.repo.full_name}/pull/{opened.issue.number + 1}", "the pull request"),
     ]

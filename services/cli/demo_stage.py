@@ -122,6 +122,7 @@ async def millrace(
         if not live:
             claude = await stack.enter_async_context(ClaudeDouble(thinking=THINKING))
             claude.play(session())
+        key = load().anthropic_api_key
         settings = demo_settings(home, double, claude)
         app = double.create_app(webhook_url=f"http://{settings.listen}/webhook/github")
         installation = double.install(app, repo.owner.login, [repo], _PERMISSIONS)
@@ -138,8 +139,11 @@ async def millrace(
             "appId": app.id,
             "privateKey": app.private_key_pem,
             "webhookSecret": app.webhook_secret,
-            "anthropicApiKey": claude.key if claude else model_key(),
         }
+        if claude is not None:
+            credentials["anthropicApiKey"] = claude.key
+        elif key is not None:
+            credentials["anthropicApiKey"] = key.get_secret_value()
         stored = await http.post("/config", json=credentials)
         if stored.status_code != 200:
             raise Refused(f"the gateway did not store the credentials: {stored.status_code} {stored.text}")
@@ -165,21 +169,6 @@ def demo_settings(home: Path, double: GitHubDouble, claude: ClaudeDouble | None)
     if claude is not None:
         own["anthropic_base_url"] = claude.url
     return load(**own)
-
-
-def model_key() -> str:
-    """The key for the real model.
-
-    Raises:
-        Refused: there is none.
-    """
-    key = load().anthropic_api_key
-    if key is None:
-        raise Refused(
-            "--live asks the real Claude and needs its key: set ANTHROPIC_API_KEY "
-            "(or ANTHROPIC_API_KEY_FILE), then run `make demo MODEL=live` again"
-        )
-    return key.get_secret_value()
 
 
 def _free_port() -> int:

@@ -12,6 +12,7 @@ from rich.rule import Rule
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
+from rich.theme import Theme
 
 from services.cli.demo_times import TOTAL, Span
 from services.cli.timeline import clean, entry
@@ -32,7 +33,7 @@ class Tested(NamedTuple):
 
 def console() -> Console:
     """Where the demo is shown: the terminal, or plain text."""
-    found = Console(highlight=False)
+    found = Console(highlight=False, theme=Theme({"markdown.code": "cyan"}))
     found.width = min(found.width, WIDEST)
     return found
 
@@ -97,7 +98,7 @@ def doing(event: dict[str, Any]) -> str:
 def pull_request(title: str, body: str, url: str) -> RenderableType:
     """The description as a terminal can show it."""
     head = Group(Text(clean(title), style="bold"), Text(url, style="dim"))
-    return Group(head, Padding(Markdown(_plain(clean(body))), (1, 0, 0, 0)))
+    return Group(head, Padding(Markdown(_plain(clean(body)), code_theme="ansi_dark"), (1, 0, 0, 0)))
 
 
 def _plain(body: str) -> str:
