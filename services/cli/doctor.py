@@ -17,6 +17,7 @@ def doctor() -> None:
     findings = _own()
     if all(finding.ok for finding in findings):
         settings = load()
+        settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         findings += asyncio.run(check_machine(settings.home.absolute(), settings.sandbox_runtime))
     table = Table(title="This machine", title_justify="left", show_lines=False, expand=False)
     for column in ("", "what", "found", "what to do"):

@@ -51,6 +51,8 @@ async def running(settings: Settings, names: Sequence[str]) -> AsyncIterator[Map
         raise Misconfigured(
             "MILLRACE_NATS_URL is not set: a single service needs it (`millrace up` does not)."
         )
+    # Here, because whoever creates a directory in it would create it open to others.
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     healths: dict[str, Health] = {}
     async with AsyncExitStack() as stack:
         for name in names:
