@@ -160,7 +160,7 @@ class Bus:
 
         async def take() -> None:
             try:
-                while True:
+                while not self.stopping:  # a cancellation that meets a message is lost (asyncio.wait_for)
                     messages = await _up_to(subscription, size)
                     if messages:
                         taking = asyncio.create_task(_take_batch(service, handler, messages))
