@@ -1,6 +1,7 @@
 """A scene: GitHub, Claude and Millrace between them. GitHub and Claude are doubles, the rest is real."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ class Scene:
         self.github = github
         self.claude = claude
         self.millrace = millrace
+        self._numbers = itertools.count(1)
         self.app = github.create_app(1001, webhook_url=f"{millrace.urls[0]}/webhook/github")
 
     @classmethod
@@ -83,19 +85,21 @@ class Scene:
         assert stored.status_code == 200, stored.text
 
     def project(
-        self, full_name: str, files: Mapping[str, bytes] = BUGGY, *, app: App | None = None
+        self, full_name: str = "", files: Mapping[str, bytes] = BUGGY, *, app: App | None = None
     ) -> Project:
         """A repository with these files; the App is installed on its organisation, which has nothing else."""
         app = app or self.app
+        full_name = full_name or f"org-{next(self._numbers)}/calc"
         repo = self.github.create_repository(full_name, files, private=True)
         installation = self.github.install(app, repo.owner.login, [repo], PERMISSIONS)
         maintainer = self.github.create_user(f"{repo.owner.login}-maintainer")
         self.github.grant(repo, maintainer, "write")
         return Project(repo, app, installation, maintainer)
 
-    def play(self, script: Sequence[Step], *, about: str) -> None:
-        """Claude plays this script in conversations whose task holds the words ``about``."""
-        self.claude.play(script, when=lambda request: about in first_user_text(request))
+    def play(self, script: Sequence[Step], *, at: Project) -> None:
+        """Claude plays this script in the runs of a project."""
+        task = f"Repository {at.repo.full_name}, "
+        self.claude.play(script, when=lambda request: task in first_user_text(request))
 
     # --- waiting -----------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def test_an_issue_becomes_a_tested_draft_pull_request(scene: Scene) -> None:
     github = scene.github
     acme = scene.project("acme/calc")
-    scene.play(FIX, about="add() subtracts")
+    scene.play(FIX, at=acme)
 
     issue = await github.open_issue(acme.repo, "add() subtracts", "add(1, 2) is -1", by=acme.maintainer)
     run = await scene.finished(issue)
