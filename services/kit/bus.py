@@ -177,7 +177,10 @@ class Bus:
         self, subject: str, handler: Callable[[bytes], Awaitable[bytes]], *, queue: str = ""
     ) -> None:
         """Answer requests on ``subject``; with ``queue``, one replica answers each."""
-        subscriber = self._broker.subscriber(subject, queue=queue, decoder=_undecoded, max_workers=64)
+        # no_reply: FastStream would send what the handler returns, which is nothing, as a second answer.
+        subscriber = self._broker.subscriber(
+            subject, queue=queue, decoder=_undecoded, max_workers=64, no_reply=True
+        )
 
         @subscriber
         async def _answer(message: NatsMessage) -> None:
