@@ -30,6 +30,7 @@ WAITING = 4096
 COMMIT_SECONDS = 2.5
 """How long a delivery waits for its commit; GitHub hangs up after 10."""
 CLAIM_SECONDS = 20.0
+HEALTH_SECONDS = 2.0
 
 State = Literal["pending", "relayed", "ignored", "dead"]
 
@@ -89,6 +90,7 @@ class Deliveries:
         self._commit_seconds = commit_seconds
         self._queue: asyncio.Queue[tuple[New, asyncio.Future[Remembered]]] = asyncio.Queue(WAITING)
         self._claimer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._looking: asyncio.Task[tuple[int, float]] | None = None
         self.arrived = asyncio.Event()
         """Set after each commit that left something to relay."""
 
@@ -298,6 +300,16 @@ class Deliveries:
             rows = await connection.execute(wanted.order_by(deliveries.c.sequence.desc()).limit(limit))
             return [dict(row) | {"received_at": _aware(row["received_at"])} for row in rows.mappings()]
 
+    async def health(self) -> str:
+        """``ok``, or what is wrong; in ``HEALTH_SECONDS`` at most, although SQLite can wait longer."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self.backlog())
+        done, _ = await asyncio.wait({self._looking}, timeout=HEALTH_SECONDS)
+        if not done:
+            return "the inbox does not answer"
+        error = self._looking.exception()
+        return "ok" if error is None else f"the inbox does not answer ({_name(error)})"
+
     async def backlog(self) -> tuple[int, float]:
         """How many wait to be relayed, and for how many seconds the oldest has."""
         pending = deliveries.c.state == "pending"
@@ -341,6 +353,6 @@ def _alive(process: int) -> bool:
     return True
 
 
-def _name(error: Exception) -> str:
+def _name(error: BaseException) -> str:
     """The error's type; its text would quote the statement's values."""
     return type(getattr(error, "orig", None) or error).__name__

@@ -9,7 +9,7 @@ import msgspec
 import structlog
 from litestar import Litestar, MediaType, Request, Response, asgi, delete, get, post
 from litestar.connection import ASGIConnection
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.exceptions import HTTPException, NotAuthorizedException
 from litestar.handlers.base import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig
@@ -26,7 +26,7 @@ from litestar.openapi.spec import (
     SecurityScheme,
 )
 from litestar.openapi.spec import Parameter as OpenAPIParameter
-from litestar.params import Dependency, Parameter
+from litestar.params import FromPath, Parameter, SkipValidation
 from litestar.response import ServerSentEvent
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -71,7 +71,7 @@ class Parts(NamedTuple):
     health: Health
 
 
-Given = Annotated[Parts, Dependency(skip_validation=True)]
+Given = NamedDependency[SkipValidation[Parts]]
 
 
 # --- for anyone -------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ async def issues(parts: Given, limit: Limit = 100) -> Response[bytes]:
 
 @get("/api/issues/{owner:str}/{repo:str}/{number:int}/events", summary="Everything about one issue")
 async def events(
-    request: Request[Any, Any, Any], parts: Given, owner: str, repo: str, number: Number
+    request: Request[Any, Any, Any], parts: Given, owner: FromPath[str], repo: FromPath[str], number: Number
 ) -> Response[Any]:
     """A JSON document, or server-sent events without end."""
     told = await parts.operators.events(f"{owner}/{repo}", number)
@@ -159,7 +159,7 @@ async def recent_deliveries(parts: Given, limit: Limit = 100) -> Response[bytes]
 
 
 @post("/api/deliveries/{delivery:str}/retry", status_code=202, summary="Try a dead delivery anew")
-async def retry_delivery(parts: Given, delivery: str) -> Response[bytes]:
+async def retry_delivery(parts: Given, delivery: FromPath[str]) -> Response[bytes]:
     """After what killed it was mended."""
     return _json(await parts.operators.revive(delivery))
 
@@ -197,7 +197,7 @@ def build(parts: Parts) -> Litestar:
         if not is_operator(connection.headers.get("authorization"), parts.token):
             raise NotAuthorizedException("send the operator's token as Authorization: Bearer")
 
-    webhooks = asgi([*_WEBHOOKS], opt={"public": True})(parts.intake)
+    webhooks = asgi([*_WEBHOOKS], opt={"public": True}, copy_scope=False)(parts.intake)
     scheme = SecurityScheme(type="http", scheme="bearer")
     app = Litestar(
         [webhooks, *_ROUTES],

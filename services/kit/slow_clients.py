@@ -82,6 +82,13 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._disarm()
         super().on_message_complete()
 
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # uvicorn never stays
+        """The client sends no more. Who has asked and waits is still answered."""
+        if self.cycle is None or self.cycle.more_body or self.cycle.response_started:
+            return None
+        self.cycle.keep_alive = False
+        return True
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
         self._disarm()
