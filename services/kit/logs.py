@@ -11,7 +11,7 @@ import structlog
 _SHAPES = re.compile(
     r"gh[pousr]_[A-Za-z0-9_.\-]{16,}|github_pat_\w{20,}|sk-ant-[A-Za-z0-9_\-]{8,}"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
-    r"|eyJ[A-Za-z0-9_\-]{10,}\.[A-Za-z0-9_\-]+\.[A-Za-z0-9_\-]+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+    r"|eyJ[A-Za-z0-9_\-]{10,1000}\.[A-Za-z0-9_\-]+\.[A-Za-z0-9_\-]+|(?<=://)[^/\s@]+(?=@)"
     r"|(?i:(?<=bearer )|(?<=basic ))[A-Za-z0-9_.~+/=\-]{8,}",
     re.DOTALL,
 )

@@ -1,9 +1,9 @@
 """The publisher's plans carried out on GitHub; each returns the facts that came of it."""
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Literal, assert_never
+from typing import Any, Literal, assert_never
 
 import msgspec
 import structlog
@@ -15,7 +15,7 @@ from contracts.vault import AskWriteToken, Secret, Token
 from services.kit.ask_vault import ask_vault
 from services.kit.bus import Bus
 from services.kit.errors import Later, Refused
-from services.kit.github import GitHubClient, GitHubRefused, Limiter
+from services.kit.github import Answer, GitHubClient, GitHubRefused, Limiter
 from services.publisher import words
 from services.publisher.decide import EditProgress, Finish, OpenPullRequest, Plan, PostProgress, PublishCommit
 from services.publisher.repository import Repository
@@ -153,7 +153,7 @@ class Press:
     async def _repository(
         self, request: f.RunRequested, step: Literal["comment", "publish"]
     ) -> AsyncIterator[Repository]:
-        """The repository with a token of its own; a rejected one is replaced once per request."""
+        """The repository with a token of its own."""
         question = AskWriteToken(
             installation_id=request.installation_id,
             repository_id=request.repository.id,
@@ -161,11 +161,42 @@ class Press:
             step=step,
         )
 
-        async def token() -> Secret:
-            return (await ask_vault(self._bus, "publisher", question, Token)).token
+        async def grant(rejected: str) -> Secret:
+            wanted = msgspec.structs.replace(question, rejected=rejected)
+            return (await ask_vault(self._bus, "publisher", wanted, Token)).token
 
-        async with GitHubClient(self._api_url, token, limiter=self._limiter(request)) as client:
+        async with StepClient(self._api_url, grant, self._limiter(request)) as client:
             yield Repository(client, request.repository.full_name)
 
     def _limiter(self, request: f.RunRequested) -> Limiter:
         return self._limiters.setdefault(request.installation_id, Limiter())
+
+
+class StepClient(GitHubClient):
+    """GitHub with one token for the requests of a step; one that GitHub rejects is replaced.
+
+    Args:
+        grant: gives a token, other than the one with this fingerprint.
+    """
+
+    def __init__(self, api_url: str, grant: Callable[[str], Awaitable[Secret]], limiter: Limiter) -> None:
+        super().__init__(api_url, self._held, limiter=limiter)
+        self._grant = grant
+        self._secret: Secret | None = None
+
+    async def _held(self) -> Secret:
+        if self._secret is None:
+            self._secret = await self._grant("")
+        return self._secret
+
+    async def request(
+        self, method: str, path: str, *, json: Any = None, params: Mapping[str, str | int] | None = None
+    ) -> Answer:
+        """As ``GitHubClient.request``; a 401 has changed nothing, so that any request can be repeated."""
+        try:
+            return await super().request(method, path, json=json, params=params)
+        except GitHubRefused as refusal:
+            if refusal.status != 401 or self._secret is None:
+                raise
+            self._secret = await self._grant(self._secret.fingerprint())
+        return await super().request(method, path, json=json, params=params)

@@ -59,31 +59,37 @@ Plan = PostProgress | EditProgress | PublishCommit | OpenPullRequest | Finish
 def decide(run: Run, fact: f.AnyFact) -> list[Plan]:
     """The one plan that is due, if any: an end first, then publication, then news."""
     match run:
-        case Active(cancellation=f.RunCancelled() as cancelled):
-            return [_finish(run, "cancelled", words.cancelled(cancelled), why=cancelled.why)]
         case Active(
             pull_request=f.PullRequestOpened() as opened, verification=f.VerificationFinished() as seen
         ):
+            # Also when it was cancelled or failed afterwards: the pull request is what there is to tell.
             text = words.pull_request_is_open(opened, seen)
             return [_finish(run, "pull_request", text, url=opened.url)]
+        case Active(cancellation=f.RunCancelled() as cancelled):
+            return [_finish(run, "cancelled", words.cancelled(cancelled, run.commit), why=cancelled.why)]
         case Active(failure=f.RunFailed() as failed):
-            return [_finish(run, "failed", words.failed(failed, run.turn, run.cost), why=failed.why)]
+            text = words.failed(failed, run.turn, run.cost, run.commit)
+            return [_finish(run, "failed", text, why=failed.why)]
         case Active(answer=f.AnswerGiven() as answer):
             return [_finish(run, "answer", words.answered(answer))]
         case Active(verification=f.VerificationFinished() as seen, proposal=f.SolutionProposed() as proposal):
-            return _verified(run, seen, proposal)
+            return _verified(run, fact, seen, proposal)
         case Active():
             return _news(run, fact)
         case _:
             return []
 
 
-def _verified(run: Active, seen: f.VerificationFinished, proposal: f.SolutionProposed) -> list[Plan]:
+def _verified(
+    run: Active, fact: f.AnyFact, seen: f.VerificationFinished, proposal: f.SolutionProposed
+) -> list[Plan]:
     if seen.verdict == "unchanged":
         return [_finish(run, "unchanged", words.unchanged(proposal))]
-    if seen.verdict == "refused" and proposal.last:
+    if seen.verdict in ("refused", "failed") and not proposal.last:
+        return _news(run, fact)  # the agent goes on
+    if seen.verdict == "refused":
         return [_finish(run, "failed", words.refused(seen, proposal), why=seen.reason)]
-    if seen.verdict == "refused" or (seen.verdict == "failed" and not proposal.last) or run.base is None:
+    if run.base is None:
         return []
     if run.commit is None:
         message = words.commit_message(run.request, proposal)
@@ -93,7 +99,7 @@ def _verified(run: Active, seen: f.VerificationFinished, proposal: f.SolutionPro
             request=run.request,
             commit=run.commit,
             base_ref=run.base.base_ref,
-            title=words.pull_request_title(proposal),
+            title=words.pull_request_title(run.request, proposal),
             body=words.pull_request_body(run.request, proposal, seen),
         )
     ]
@@ -105,9 +111,11 @@ def _news(run: Active, fact: f.AnyFact) -> list[Plan]:
     match fact:
         case f.QuestionAsked() if run.question == fact:
             return [_edit(run, words.question(fact), needed=True)]
-        case f.SolutionProposed() if run.proposal == fact:
+        case f.SolutionProposed() if run.proposal == fact and run.verification is None:
             return [_edit(run, words.verifying(fact))]
-        case f.TurnTaken() if run.turn == fact and run.proposal is None:
+        case f.TurnTaken(turn=turn) if run.turn == fact and (
+            run.proposal is None or run.proposal.turn < turn
+        ):
             return [_edit(run, words.working(fact, run.cost))]
         case _:
             return []

@@ -26,6 +26,11 @@ class Active(msgspec.Struct, frozen=True, kw_only=True):
     failure: f.RunFailed | None = None
     cancellation: f.RunCancelled | None = None
 
+    @property
+    def attempt(self) -> int:
+        """The newest proposal's number; 0 before the first."""
+        return self.proposal.attempt if self.proposal else 0
+
 
 class Finished(msgspec.Struct, frozen=True):
     """The final comment stands."""
@@ -36,7 +41,7 @@ START: Run = Idle()
 
 
 def evolve(run: Run, fact: f.AnyFact) -> Run:  # noqa: C901  one line per kind of fact
-    """The run after one more fact."""
+    """The run after one more fact; what is repeated or about another attempt changes nothing."""
     replace = msgspec.structs.replace
     match run, fact:
         case Idle(), f.RunRequested():
@@ -47,7 +52,7 @@ def evolve(run: Run, fact: f.AnyFact) -> Run:  # noqa: C901  one line per kind o
             return replace(run, progress=fact)
         case Active(), f.SandboxReady():
             return replace(run, base=run.base or fact)
-        case Active(), f.TurnTaken():
+        case Active(), f.TurnTaken(turn=turn) if run.turn is None or turn > run.turn.turn:
             return replace(run, turn=fact, cost=run.cost + fact.cost)
         case Active(), f.QuestionAsked():
             return replace(run, question=fact)
@@ -55,9 +60,9 @@ def evolve(run: Run, fact: f.AnyFact) -> Run:  # noqa: C901  one line per kind o
             return replace(run, question=None)
         case Active(), f.AnswerGiven():
             return replace(run, answer=fact)
-        case Active(), f.SolutionProposed():
+        case Active(), f.SolutionProposed(attempt=attempt) if attempt > run.attempt:
             return replace(run, proposal=fact, verification=None)
-        case Active(), f.VerificationFinished():
+        case Active(), f.VerificationFinished(attempt=attempt) if attempt == run.attempt:
             return replace(run, verification=fact)
         case Active(), f.CommitPublished():
             return replace(run, commit=fact)

@@ -1,7 +1,8 @@
 """Every sentence that a person reads, as functions named after the situation. Pure.
 
 Text by others comes in as it is and is cleaned where it is put in (``services.publisher.outbound``). Plans
-hold these words with ``{marker}`` and the like already settled, so that a test can read what is said.
+hold these words, so that a test can read what is said. Headings are ours alone: ``outbound`` takes them from
+text by others, so that nobody can imitate the section with the evidence.
 """
 
 from contracts import facts as f
@@ -10,6 +11,8 @@ from services.publisher import outbound
 
 WEB = "https://github.com"
 """Where links may lead; the assembly sets the configured GitHub."""
+SHOWN = 50
+"""Files that a pull request names; with all else that keeps its body within GitHub's limit."""
 
 
 def acknowledged() -> str:
@@ -29,7 +32,7 @@ def verifying(proposal: f.SolutionProposed) -> str:
     """A change is there and is being checked."""
     return (
         f"**Millrace has a change** ({_files(proposal.change.files)}) and checks it on a fresh checkout: "
-        f"{outbound.line(proposal.title)}"
+        f"{_said(proposal.title)}"
     )
 
 
@@ -37,8 +40,7 @@ def question(asked: f.QuestionAsked) -> str:
     """The run is parked."""
     return (
         "**Millrace has a question.** Answer it in a comment below; "
-        "the work then goes on where it stopped.\n\n"
-        + outbound.markdown(asked.question, web=WEB)
+        "the work then goes on where it stopped.\n\n" + outbound.markdown(asked.question, web=WEB)
     )
 
 
@@ -60,12 +62,15 @@ def unchanged(proposal: f.SolutionProposed) -> str:
     return f"{first}\n\n{said}".strip()
 
 
-def failed(failure: f.RunFailed, turn: f.TurnTaken | None, cost: int) -> str:
+def failed(
+    failure: f.RunFailed, turn: f.TurnTaken | None, cost: int, left: f.CommitPublished | None = None
+) -> str:
     """A truthful end without a result."""
-    tried = f"It took {turn.turn} turns ({_dollars(cost)})." if turn else "The work had not begun."
+    turns = "1 turn" if turn and turn.turn == 1 else f"{turn.turn if turn else 0} turns"
+    tried = f"It took {turns} ({_dollars(cost)})." if turn else "The work had not begun."
     return (
-        f"**Millrace could not finish this.** {outbound.markdown(failure.why, web=WEB, limit=2000)}\n\n"
-        f"{tried} It ended in the stage *{failure.stage}* (`{outbound.line(failure.kind)}`). "
+        f"**Millrace could not finish this.** {_said(failure.why, limit=2000)}\n\n"
+        f"{tried} It ended in the stage *{failure.stage}* ({outbound.code(failure.kind)}). {_left(left)}"
         "Comment `/millrace` to try again."
     )
 
@@ -75,26 +80,26 @@ def refused(seen: f.VerificationFinished, proposal: f.SolutionProposed) -> str:
     names = ", ".join(outbound.code(file.path) for file in seen.files[:20])
     return (
         f"**Millrace made a change but does not publish it:** "
-        f"{outbound.markdown(seen.reason, web=WEB, limit=2000)}\n\n"
+        f"{_said(seen.reason, limit=2000)}\n\n"
         f"{outbound.markdown(proposal.summary, web=WEB, limit=10_000)}"
         + (f"\n\nFiles: {names}" if names else "")
     )
 
 
-def cancelled(fact: f.RunCancelled) -> str:
+def cancelled(fact: f.RunCancelled, left: f.CommitPublished | None = None) -> str:
     """Stopped by a person."""
-    return f"**Millrace stopped:** {outbound.line(fact.why)} ({outbound.line(fact.by.login)})."
+    return f"**Millrace stopped:** {_said(fact.why)} ({_said(fact.by.login)}). {_left(left)}".rstrip()
 
 
 def commit_message(request: f.RunRequested, proposal: f.SolutionProposed) -> str:
     """Subject and body; the trailer that names the run is added where the commit is made."""
-    body = outbound.commit_text(proposal.summary)
-    return f"{outbound.line(proposal.title, limit=72)}\n\n{body}\n\nFor issue {request.issue.number}."
+    parts = (pull_request_title(request, proposal, limit=72), outbound.commit_text(proposal.summary))
+    return "\n\n".join((*filter(None, parts), f"For issue {request.issue.number}."))
 
 
-def pull_request_title(proposal: f.SolutionProposed) -> str:
+def pull_request_title(request: f.RunRequested, proposal: f.SolutionProposed, *, limit: int = 200) -> str:
     """One line."""
-    return outbound.line(proposal.title)
+    return outbound.line(proposal.title, limit=limit) or f"Change for issue {request.issue.number}"
 
 
 def pull_request_body(
@@ -103,16 +108,14 @@ def pull_request_body(
     """The issue once, what changed, and what Millrace itself saw."""
     parts = [f"Fixes #{request.issue.number}", outbound.markdown(proposal.summary, web=WEB, limit=20_000)]
     if proposal.note:
-        parts.append(f"> **Note:** {outbound.line(proposal.note, limit=500)}")
+        parts.append(f"> **Note:** {_said(proposal.note)}")
     parts.append("## Evidence\n\n" + _evidence(seen))
     if proposal.claims:
-        claims = "\n".join(
-            f"- {outbound.markdown(each, web=WEB, limit=500)}" for each in proposal.claims[:20]
-        )
+        claims = "\n".join(f"- {_said(each)}" for each in proposal.claims[:20])
         parts.append(f"## What the agent says it checked\n\nIts own words, not evidence:\n\n{claims}")
     if seen.files:
-        listed = "\n".join(f"- {file.status} {outbound.code(file.path)}" for file in seen.files[:100])
-        more = f"\n- and {len(seen.files) - 100} more" if len(seen.files) > 100 else ""
+        listed = "\n".join(f"- {file.status} {outbound.code(file.path)}" for file in seen.files[:SHOWN])
+        more = f"\n- and {len(seen.files) - SHOWN} more" if len(seen.files) > SHOWN else ""
         parts.append(
             f"<details><summary>{_files(len(seen.files))} changed</summary>\n\n{listed}{more}\n</details>"
         )
@@ -137,10 +140,9 @@ def _evidence(seen: f.VerificationFinished) -> str:
         before = [check.exit_code for check in seen.base_checks]
         lines += ["", "**The tests fail.** " + _compared(before)]
     for check in seen.checks:
-        words = f"Output of {outbound.code(check.command)}".replace("`", "")
         lines += [
             "",
-            f"<details><summary>{words.replace('<', '&lt;')}</summary>",
+            f"<details><summary>Output of {outbound.markup(check.command)}</summary>",
             "",
             outbound.verbatim(check.output),
             "</details>",
@@ -150,7 +152,8 @@ def _evidence(seen: f.VerificationFinished) -> str:
 
 def _row(check: Check, note: str = "") -> str:
     code = "timed out" if check.exit_code is None else str(check.exit_code)
-    return f"| {outbound.code(check.command)}{note} | {code} | {check.seconds:.1f} s | `{check.tree[:12]}` |"
+    command = outbound.code(check.command).replace("|", "\\|")  # a bar would end the cell
+    return f"| {command}{note} | {code} | {check.seconds:.1f} s | `{check.tree[:12]}` |"
 
 
 def _compared(before: list[int | None]) -> str:
@@ -174,6 +177,8 @@ def _doing(block: dict[str, object]) -> str:
     given = block.get("input")
     values = given if isinstance(given, dict) else {}
     match block.get("name"):
+        case "bash" if not values.get("command"):
+            return "starts a new shell"
         case "bash":
             return f"runs {outbound.code(str(values.get('command', '')), limit=120)}"
         case "str_replace_based_edit_tool":
@@ -184,6 +189,14 @@ def _doing(block: dict[str, object]) -> str:
         case "ask":
             return "has a question"
     return "works"
+
+
+def _said(text: str, *, limit: int = 500) -> str:
+    return outbound.sentence(text, web=WEB, limit=limit)
+
+
+def _left(commit: f.CommitPublished | None) -> str:
+    return f"The change is on the branch {outbound.code(commit.branch)}. " if commit else ""
 
 
 def _dollars(cost: int) -> str:
