@@ -123,3 +123,15 @@ async def test_a_project_without_tests_is_published_as_untested(scene: Scene) ->
     assert only(run, f.VerificationFinished).verdict == "untested"
     (pull,) = scene.github.pull_requests(plain.repo)
     assert "**Untested.**" in (pull.body or "")
+
+
+async def test_tokens_that_are_revoked_meanwhile_are_replaced(scene: Scene, acme: Project) -> None:
+    scene.play(ask_first("Should `add` add?", FIX), at=acme)
+    issue = await scene.github.open_issue(acme.repo, "add() subtracts", by=acme.maintainer)
+    await scene.until(issue, f.QuestionAsked)
+    (comment,) = scene.said(issue)
+    await eventually(lambda: "Should `add` add?" in comment.body, what="the question is told")
+    for token in scene.github.vault.tokens.values():
+        token.revoked = True
+    await scene.github.comment(issue, "Yes.", by=acme.maintainer)
+    assert only(await scene.finished(issue), f.RunFinished).outcome == "pull_request"
