@@ -6,10 +6,12 @@ named: a typing error must never silently fall back to a default.
 """
 
 import os
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -17,6 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from services.kit.errors import Misconfigured
 
 PREFIX = "MILLRACE_"
+_VISIBLE = re.compile(r"[!-~]+")
 _SECRETS = ("admin_token", "nats_url", "database_url", "anthropic_api_key")
 
 
@@ -28,8 +31,13 @@ def _address(value: str) -> str:
 
 
 def _http_url(value: str) -> str:
-    if not value.startswith(("http://", "https://")) or "@" in value.split("/")[2]:
-        raise ValueError("must be an http:// or https:// URL without a user")
+    try:
+        parts = urlsplit(value)
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # its words show a piece of the value
+        whole = False
+    if not whole or "@" in parts.netloc or parts.query or parts.fragment or not _VISIBLE.fullmatch(value):
+        raise ValueError("must be an http:// or https:// URL without user, query and fragment")
     return value.rstrip("/")
 
 
@@ -108,27 +116,13 @@ def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
         overrides: fields given by the caller (a command's options, the demo).
 
     Raises:
-        Misconfigured: a variable is unknown, malformed, given twice, or its file cannot be read. The
+        Misconfigured: a variable is unknown, malformed, empty, given twice, or its file cannot be read. The
             message names each variable and never shows a value.
     """
-    environment = dict(os.environ if environ is None else environ)
-    names = {_variable(field): field for field in Settings.model_fields}
-    values: dict[str, Any] = {}
-    problems: list[str] = []
-    for variable, value in sorted(environment.items()):
-        base = variable.removesuffix("_FILE")
-        if variable in names:
-            values[names[variable]] = value
-        elif variable != base and names.get(base) in _SECRETS:
-            if base in environment:
-                problems.append(f"{base} and {variable} are both set: keep one")
-                continue
-            try:
-                values[names[base]] = Path(value).read_text().strip()
-            except (OSError, UnicodeDecodeError) as error:
-                problems.append(f"{variable}: the file cannot be read ({type(error).__name__})")
-        elif variable.startswith(PREFIX):
-            problems.append(f"{variable} is not a setting of Millrace (see .env.example)")
+    given = os.environ if environ is None else environ
+    # The ANTHROPIC_ ones are not ours alone: other programs leave them empty.
+    environment = {name: value for name, value in given.items() if value or name.startswith(PREFIX)}
+    values, problems = _read(environment)
     try:
         settings = Settings(**(values | overrides))
     except ValidationError as error:
@@ -141,6 +135,39 @@ def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
     if problems or settings is None:
         raise Misconfigured("Millrace does not start with these settings:\n  " + "\n  ".join(problems))
     return settings
+
+
+def _read(environment: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """What the environment sets by field, and what is wrong with it."""
+    names = {_variable(field): field for field in Settings.model_fields}
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for variable, value in sorted(environment.items()):
+        base = variable.removesuffix("_FILE")
+        if variable in names and value:
+            values[names[variable]] = value
+        elif variable in names:
+            problems.append(f"{variable} is empty: give it a value or unset it")
+        elif variable != base and names.get(base) in _SECRETS and base in environment:
+            problems.append(f"{base} and {variable} are both set: keep one")
+        elif variable != base and names.get(base) in _SECRETS:
+            try:
+                values[names[base]] = _content(value)
+            except ValueError as error:
+                problems.append(f"{variable}: {error}")
+        elif variable.startswith(PREFIX):
+            problems.append(f"{variable} is not a setting of Millrace (see .env.example)")
+    return values, problems
+
+
+def _content(path: str) -> str:
+    try:
+        text = Path(path).read_text().strip()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the file cannot be read ({type(error).__name__})") from None
+    if not text:
+        raise ValueError("the file is empty")
+    return text
 
 
 def _variable(field: str) -> str:
