@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from contracts.registry import HISTORY, SERVICES, heard_by
 from contracts.subjects import kind_of
 from services.cli.__main__ import app
+from services.gateway import web
 from services.kit import settings
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +27,7 @@ _LINK = re.compile(r"(?<!!)\[(?:[^\]\[]|\[[^\]]*\])*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 _MAKE = re.compile(r"(?:^|\s)make ([a-z][a-z-]*)")
 _MILLRACE = re.compile(r"(?:^|\s|bin/)millrace +([a-z][^|;&>]*)")
+_ROUTE = re.compile(r"\b(GET|POST|PUT|PATCH|DELETE) (/[^\s`]*)")
 _VARIABLE = re.compile(r"\b(?:MILLRACE|ANTHROPIC)_[A-Z_]*[A-Z]\b")
 _ROW = re.compile(r"^\| `((?:MILLRACE|ANTHROPIC)_\w+)` \| (.+?) \| .+ \|$", re.MULTILINE)
 _LINE = re.compile(r"^#?((?:MILLRACE|ANTHROPIC)_\w+)=(.*)$", re.MULTILINE)
@@ -138,6 +140,16 @@ def test_make_targets_exist(page: str) -> None:
 @PAGES
 def test_commands_and_their_options_exist(page: str) -> None:
     assert wrong_commands(text_of(page)) == []
+
+
+def test_the_readme_lists_the_routes_of_the_gateway() -> None:
+    served = {
+        (method, re.sub(r":\w+}", "}", path))
+        for route in web._ROUTES
+        for path in route.paths
+        for method in route.http_methods
+    }
+    assert set(_ROUTE.findall(text_of("README.md"))) == served | {("GET", "/schema")}
 
 
 @PAGES
