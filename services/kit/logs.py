@@ -1,4 +1,4 @@
-"""Structured logs with secrets taken out, whoever wrote them."""
+"""Structured logs with secrets taken out, whoever wrote them, and nothing that a terminal would obey."""
 
 import logging
 import re
@@ -9,13 +9,16 @@ from typing import Any
 import structlog
 
 _SHAPES = re.compile(
-    r"gh[pousr]_[A-Za-z0-9_.\-]{16,}|github_pat_\w{20,}|sk-ant-[A-Za-z0-9_\-]{8,}"
+    r"gh[pousr]_[A-Za-z0-9_.\-]{16,}|github_pat_\w{20,}|sk-ant-[A-Za-z0-9_\-]{8,}|mlr_[A-Za-z0-9_\-]{20,}"
+    r"|\bS[ACNOUX][A-Z2-7]{56}\b"  # nkey seeds
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
     r"|eyJ[A-Za-z0-9_\-]{10,1000}\.[A-Za-z0-9_\-]+\.[A-Za-z0-9_\-]+|(?<=://)[^/\s@]+(?=@)"
     r"|(?i:(?<=bearer )|(?<=basic ))[A-Za-z0-9_.~+/=\-]{8,}",
     re.DOTALL,
 )
 _NAMES = re.compile(r"token|secret|password|authorization|api_?key|private_?key|cookie", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_MANY_LINES = ("exception", "stack")
 REDACTED = "[redacted]"
 
 
@@ -31,7 +34,12 @@ def _clean(value: Any) -> Any:
         case bytes():
             return redact(value.decode(errors="replace"))
         case Mapping():
-            return {key: REDACTED if _NAMES.search(str(key)) else _clean(each) for key, each in value.items()}
+            return {
+                redact(key) if isinstance(key, str) else key: (
+                    REDACTED if _NAMES.search(str(key)) else _clean(each)
+                )
+                for key, each in value.items()
+            }
         case list() | tuple() | set():
             return [_clean(each) for each in value]
         case _:
@@ -42,8 +50,18 @@ def redact_event(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
     """structlog processor: the last but one, so that tracebacks are cleaned too."""
     for key in list(event):
         keep = not _NAMES.search(key) or isinstance(event[key], int | float)
-        event[key] = _clean(event[key]) if keep else REDACTED
+        cleaned = _clean(event[key]) if keep else REDACTED
+        event[key] = (
+            _shown(cleaned, kept="\n\t" if key in _MANY_LINES else "")
+            if isinstance(cleaned, str)
+            else cleaned
+        )
     return event
+
+
+def _shown(text: str, *, kept: str) -> str:
+    """Control characters as escapes: a stranger's text must not end a line or colour the next."""
+    return _CONTROL.sub(lambda match: match[0] if match[0] in kept else ascii(match[0])[1:-1], text)
 
 
 def configure(level: str = "info", style: str = "console") -> None:
