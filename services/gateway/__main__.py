@@ -58,7 +58,14 @@ async def run(settings: Settings, bus: Bus, patience: Patience | None = None) ->
 
         await stack.enter_async_context(keeper.keeping())
         await stack.enter_async_context(deliveries.writing())
-        relay = Relay(deliveries, desk, metrics, wait=patience.again_in, max_tries=patience.tries)
+        relay = Relay(
+            deliveries,
+            desk,
+            metrics,
+            wait=patience.again_in,
+            max_tries=patience.tries,
+            look_seconds=patience.look,
+        )
         await stack.enter_async_context(relay.relaying())
         await bus.answers(PROCESS_SUBJECT, process, queue="gateway")
         app = build(

@@ -145,7 +145,7 @@ def translate(delivery: Delivery, body: bytes) -> tuple[str, AnyHeard | Ignored]
         return action, Ignored(reason="unreadable")
     if event.installation is not None and event.installation.app_id not in (None, delivery.app_id):
         raise ForeignApp
-    if event.sender.is_bot:
+    if event.sender.is_bot and translator not in _ENDS:  # a bot starts nothing, but what it closes is closed
         return action, Ignored(reason="bot")
     if event.issue.pull_request is not None:
         return action, Ignored(reason="pull_request")
@@ -221,6 +221,9 @@ _TRANSLATORS: dict[tuple[str, str], Callable[[Delivery, _Event], AnyHeard | Igno
     ("issues", "deleted"): _deleted,
     ("issues", "transferred"): _transferred,
 }
+
+
+_ENDS = frozenset({_closed, _deleted, _transferred})
 
 
 def _common(delivery: Delivery, event: _Event, at: datetime) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class Relay:
     Args:
         wait: seconds before the next try, from the tries so far.
         max_tries: failures of one delivery before it is dead; outages do not count.
+        look_seconds: how often the inbox is looked at for what is due.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class Relay:
         *,
         wait: Callable[[int], float] = again_in,
         max_tries: int = MAX_TRIES,
+        look_seconds: float = LOOK_SECONDS,
     ) -> None:
         self._deliveries = deliveries
         self._desk = desk
         self._metrics = metrics
         self._wait = wait
         self._max_tries = max_tries
+        self._look_seconds = look_seconds
         self._working: dict[int, asyncio.Task[None]] = {}
 
     @contextlib.asynccontextmanager
@@ -90,7 +93,7 @@ class Relay:
         if len(self._working) < AT_ONCE:
             waiting.add(arrived)
         try:
-            await asyncio.wait(waiting, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waiting, timeout=self._look_seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             arrived.cancel()
 

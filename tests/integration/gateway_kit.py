@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from sqlalchemy.engine import Connection, Engine
 
 from contracts.envelope import Recorded
-from contracts.facts import RunRequested
+from contracts.facts import AnyFact, RunRequested
 from services.gateway.__main__ import run as run_gateway
 from services.gateway.patience import Patience
 from services.history.__main__ import run as run_history
@@ -38,7 +38,7 @@ from tests.doubles.github.state import App, Installation, Repository, User
 
 SECRET = "a webhook secret of this test"
 PERMISSIONS = {"contents": "write", "issues": "write", "pull_requests": "write"}
-SOON = Patience(again_in=lambda tries: min(0.05 * tries, 0.2))
+SOON = Patience(again_in=lambda tries: min(0.05 * tries, 0.2), look=0.05)
 """What has failed is tried again before long; everything else as in production."""
 
 
@@ -277,6 +277,18 @@ class Place:
     async def runs(self, number: int = 7) -> list[str]:
         """The ids of the runs that were requested for an issue."""
         return [each.key.run for each in await self.facts(number) if isinstance(each.fact, RunRequested)]
+
+    async def row(self) -> dict[str, Any]:
+        """What became of the newest delivery that the GitHub double has sent, once that is settled."""
+        return await self.settled(self.github.deliveries[-1].guid)
+
+    async def happens(self, fact: AnyFact, number: int = 7) -> None:
+        """Another service says something about the newest run of an issue."""
+        history = await self.facts(number)
+        key = history[-1].key
+        of_run = [each for each in history if each.key == key]
+        log = self.bus.log("test")
+        await log.append(key, fact, expected=of_run[-1].sequence, cause=of_run[-1].envelope.id)
 
     def same_settings(self, listen: str | None = None) -> Settings:
         """The gateway's settings at another address."""

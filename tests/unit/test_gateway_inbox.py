@@ -118,9 +118,10 @@ def test_a_comment_is_read_with_its_own_time_in_utc() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("who", [WREN, BOT])
 @pytest.mark.parametrize("how", ["closed", "deleted", "transferred"])
-def test_the_end_of_an_issue_is_heard(how: str) -> None:
-    told = heard(EVENT | {"action": how})
+def test_the_end_of_an_issue_is_heard_whoever_ends_it(how: str, who: dict[str, Any]) -> None:
+    told = heard(EVENT | {"action": how, "sender": who})
     assert isinstance(told, Ended)
     assert told.how == how
 
