@@ -5,9 +5,13 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from contracts.codec import TYPE_PREFIX, decode_fact
+from contracts.subjects import kind_of
 
 _COLOURS = {
     "gateway": "cyan",
@@ -17,6 +21,7 @@ _COLOURS = {
 }
 _CONTROL = re.compile(
     r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b\[[0-?]*[ -/]*[@-~]|\x1b.|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+    r"|[\u200b\u2028\u2029\u202a-\u202e\u2060\u2066-\u2069\ufeff]"
 )
 _LINES = 6
 
@@ -33,9 +38,8 @@ def render(event: dict[str, Any], start: datetime | None = None) -> RenderableTy
         event: as the history gives it (``sequence``, ``type``, ``time``, ``source``, ``data``).
         start: when the run began; offsets count from there.
     """
-    source = event["source"].rpartition("/")[2]
-    kind = event["type"].removeprefix("dev.millrace.").rpartition(".v")[0]
-    return entry(_offset(event, start), source, *_describe(kind, event["data"]))
+    source = clean(event["source"]).rpartition("/")[2]
+    return entry(_offset(event, start), source, *_lines(event))
 
 
 def entry(offset: str, source: str, *lines: Text) -> RenderableType:
@@ -50,36 +54,68 @@ def entry(offset: str, source: str, *lines: Text) -> RenderableType:
 
 
 def _offset(event: dict[str, Any], start: datetime | None) -> str:
+    """Seconds at first, then a clock, then days: at most 8 characters."""
     time = datetime.fromisoformat(event["time"])
-    return f"+{(time - start).total_seconds():.2f}s" if start else time.strftime("%H:%M:%S")
+    if start is None:
+        return time.strftime("%H:%M:%S")
+    since = (time - start).total_seconds()
+    if since < 100:
+        return f"+{since:.2f}s"
+    minutes, seconds = divmod(int(since), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 10:
+        return f"+{hours // 24}d {hours % 24}h"
+    return f"+{hours}:{minutes:02}:{seconds:02}"
+
+
+def _lines(event: dict[str, Any]) -> list[Text]:
+    """What is said of the fact in its current version; of one that a newer Millrace wrote, its kind."""
+    try:
+        fact = decode_fact(msgspec.json.encode(event["data"]))
+    except msgspec.DecodeError:
+        return [Text(clean(event["type"].removeprefix(TYPE_PREFIX)))]
+    return list(_describe(kind_of(fact), _cleaned(msgspec.to_builtins(fact))))
+
+
+def _cleaned(data: Any) -> Any:
+    """The same data with every text clean."""
+    match data:
+        case str():
+            return clean(data)
+        case dict():
+            return {key: _cleaned(value) for key, value in data.items()}
+        case list() | tuple():
+            return [_cleaned(value) for value in data]
+        case _:
+            return data
 
 
 def _describe(kind: str, data: dict[str, Any]) -> Iterator[Text]:  # noqa: C901  one case per kind of fact
     match kind:
         case "run.requested":
             issue, trigger = data["issue"], data["trigger"]
-            yield Text(f"#{issue['number']} {clean(issue['title'])}", style="bold")
-            yield Text(f"{trigger['kind']} by {clean(trigger['actor']['login'])}", style="dim")
+            yield Text(f"#{issue['number']} {issue['title']}", style="bold")
+            yield Text(f"{trigger['kind']} by {trigger['actor']['login']}", style="dim")
         case "progress.posted":
             yield Text("says on the issue that work has begun")
         case "sandbox.ready":
             yield Text(f"sandbox {data['generation']} ready at {data['base'][:10]}")
             if data.get("about"):
-                yield Text(clean(data["about"]), style="dim")
+                yield Text(data["about"], style="dim")
         case "turn.taken":
             yield from _turn(data)
         case "tools.ran":
             yield from _results(data)
         case "sandbox.lost":
-            yield Text(f"sandbox {data['generation']} lost: {clean(data['why'])}", style="yellow")
+            yield Text(f"sandbox {data['generation']} lost: {data['why']}", style="yellow")
         case "question.asked":
-            yield Text("asks: " + clean(data["question"]), style="bold yellow")
+            yield Text("asks: " + data["question"], style="bold yellow")
         case "question.answered":
-            yield Text(f"{clean(data['by']['login'])} answers: {clean(data['answer'])}")
+            yield Text(f"{data['by']['login']} answers: {data['answer']}")
         case "answer.given":
-            yield Text(clean(data["text"]))
+            yield Text(data["text"])
         case "solution.proposed":
-            yield Text(f"proposes: {clean(data['title'])}", style="bold")
+            yield Text(f"proposes: {data['title']}", style="bold")
             yield Text(f"{_many(data['change']['files'], 'file')}, {_tree(data['change'])}", style="dim")
         case "verification.finished":
             yield from _verification(data)
@@ -87,11 +123,11 @@ def _describe(kind: str, data: dict[str, Any]) -> Iterator[Text]:  # noqa: C901 
             yield Text(f"commit {data['commit'][:10]} on {data['branch']}")
         case "pull_request.opened":
             yield Text(f"pull request {data['number']}", style="bold green")
-            yield Text(clean(data["url"]), style="green")
+            yield Text(data["url"], style="green")
         case "run.failed":
-            yield Text(f"failed ({data['kind']}): {clean(data['why'])}", style="bold red")
+            yield Text(f"failed ({data['kind']}): {data['why']}", style="bold red")
         case "run.cancelled":
-            yield Text(f"cancelled by {clean(data['by']['login'])}: {clean(data['why'])}", style="yellow")
+            yield Text(f"cancelled by {data['by']['login']}: {data['why']}", style="yellow")
         case "run.finished":
             yield Text(f"finished: {data['outcome'].replace('_', ' ')}", style="bold")
         case _:
@@ -109,7 +145,7 @@ def _turn(data: dict[str, Any]) -> Iterator[Text]:
     )
     for block in data["content"]:
         if block["type"] == "text":
-            yield Text(clean(block["text"]).strip())
+            yield Text(block["text"].strip())
         elif block["type"] == "tool_use":
             yield Text(_use(block), style="bold")
 
@@ -118,14 +154,14 @@ def _use(block: dict[str, Any]) -> str:
     given = block.get("input") or {}
     match block["name"]:
         case "bash":
-            return "$ " + clean(given.get("command", "(restart)"))
+            return f"$ {given.get('command', '(restart)')}"
         case "str_replace_based_edit_tool":
-            verb = {"view": "reads", "create": "writes"}.get(given.get("command", ""), "edits")
-            return f"{verb} {clean(given.get('path'))}"
+            verb = {"view": "reads", "create": "writes"}.get(str(given.get("command")), "edits")
+            return f"{verb} {given.get('path')}"
         case "submit":
             return "hands its change in"
         case name:
-            return f"calls {clean(name)}"
+            return f"calls {name}"
 
 
 def _results(data: dict[str, Any]) -> Iterator[Text]:
@@ -144,17 +180,17 @@ def _results(data: dict[str, Any]) -> Iterator[Text]:
 
 def _verification(data: dict[str, Any]) -> Iterator[Text]:
     good = data["verdict"] in ("passed", "untested", "unchanged")
-    reason = f"verified: {data['verdict']} {clean(data.get('reason', ''))}".strip()
-    yield Text(reason, style="green" if good else "red")
+    reason = f" ({data['reason']})" if data["reason"] else ""
+    yield Text(f"verified: {data['verdict']}{reason}", style="green" if good else "red")
     for check in data["checks"]:
         end = "timed out" if check["exit_code"] is None else f"exit {check['exit_code']}"
-        yield Text(f"$ {clean(check['command'])}  ({end}, {check['seconds']:.1f} s)", style="bold")
+        yield Text(f"$ {check['command']}  ({end}, {check['seconds']:.1f} s)", style="bold")
         yield from _output(check["output"], "dim")
 
 
 def _output(text: str, style: str) -> Iterator[Text]:
     """The end of a command's output: there stands how it went. Long lines are cut at the edge."""
-    lines = [line for line in clean(text).splitlines() if line.strip()]
+    lines = [line for line in text.splitlines() if line.strip()]
     if len(lines) > _LINES:
         yield Text(f"… {len(lines) - _LINES} lines before", style=style)
     for line in lines[-_LINES:]:
