@@ -71,6 +71,11 @@ class Deployment(ABC):
         return [f"http://{address}" for address in self.listen]
 
     @property
+    def pids(self) -> list[int]:
+        """The processes that were started here; ``descendants`` are theirs."""
+        return [process.pid for process in self._running.values()]
+
+    @property
     @abstractmethod
     def nats_url(self) -> str:
         """Where its NATS is, credentials included."""

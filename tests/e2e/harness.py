@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -52,7 +53,11 @@ class Scene:
         self.claude = claude
         self.millrace = millrace
         self._numbers = itertools.count(1)
-        self.app = github.create_app(1001, webhook_url=f"{millrace.urls[0]}/webhook/github")
+        self.app = github.create_app(
+            1001,
+            webhook_url=f"{millrace.urls[0]}/webhook/github",
+            webhook_secret=f"canary-{secrets.token_hex(24)}",
+        )
 
     @classmethod
     @asynccontextmanager
