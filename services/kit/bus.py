@@ -120,9 +120,10 @@ class Bus:
             await asyncio.wait(self._taking, timeout=self._grace)
         try:
             await self._broker.stop()
-        except nats.errors.Error as error:
+        except (nats.errors.Error, OSError) as error:
             logger.warning("NATS was away at the end", error=repr(error))
-            await self.client.close()
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await self.client.close()
 
     def healthy(self) -> str:
         """``ok``, or what is wrong with the connection."""
@@ -238,21 +239,35 @@ class Bus:
         except (nats.errors.Error, OSError) as error:
             raise Later(f"NATS is away: {type(error).__name__}", kind="log_unavailable") from error
 
-    async def ask_all(self, subject: str, question: bytes, *, seconds: float = 0.5) -> list[bytes]:
-        """Every answer that arrives within ``seconds``."""
+    async def ask_all(
+        self, subject: str, question: bytes, *, seconds: float = 2.0, more: float = 0.3
+    ) -> list[bytes]:
+        """The first answer, if it comes within ``seconds``, and all within ``more`` after it.
+
+        Raises:
+            Later: NATS is away.
+        """
         answers: list[bytes] = []
+        first = asyncio.Event()
         inbox = self.client.new_inbox()
 
         async def collect(message: Msg) -> None:
-            if not (message.headers or {}).get("Status"):
+            if not (message.headers or {}).get("Status"):  # the server itself, for want of anybody else
                 answers.append(message.data)
+            first.set()
 
-        subscription = await self.client.subscribe(inbox, cb=collect)
         try:
-            await self.client.publish(subject, question, reply=inbox)
-            await asyncio.sleep(seconds)
-        finally:
-            await subscription.unsubscribe()
+            subscription = await self.client.subscribe(inbox, cb=collect)
+            try:
+                await self.client.publish(subject, question, reply=inbox)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(first.wait(), seconds)
+                if answers:
+                    await asyncio.sleep(more)
+            finally:
+                await subscription.unsubscribe()
+        except (nats.errors.Error, OSError) as error:
+            raise Later(f"NATS is away: {type(error).__name__}", kind="log_unavailable") from error
         return answers
 
     async def _connection_error(self, error: Exception) -> None:
