@@ -1,5 +1,6 @@
 """The gateway's assembly."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -40,7 +41,7 @@ async def run(settings: Settings, bus: Bus, patience: Patience | None = None) ->
         metrics, keeper = Metrics(), Keeper(bus)
         deliveries = Deliveries(engine, commit_seconds=patience.commit)
         rules = Rules(mention=settings.mention, label=settings.label)
-        log = bus.log("gateway")
+        log, stopping = bus.log("gateway"), asyncio.Event()
         desk = Desk(log, GitHub(bus, settings.github_api_url), rules)
         operators = Operators(bus, keeper, deliveries, desk, settings.github_url)
 
@@ -77,9 +78,11 @@ async def run(settings: Settings, bus: Bus, patience: Patience | None = None) ->
                 metrics=metrics,
                 log=log,
                 health=health,
+                stopping=stopping,
             )
         )
         await stack.enter_async_context(serving(app, listener, deadlines=patience.clients))
+        stack.callback(stopping.set)
         yield health
 
 

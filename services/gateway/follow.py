@@ -17,9 +17,9 @@ QUIET_SECONDS = 15.0
 
 
 async def follow(
-    log: Log, told: dict[str, Any], number: int, *, after: int = 0
+    log: Log, told: dict[str, Any], number: int, stopping: asyncio.Event, *, after: int = 0
 ) -> AsyncIterator[ServerSentEventMessage]:
-    """Events with a sequence above ``after``, without end.
+    """Events with a sequence above ``after``, without end until ``stopping``.
 
     Args:
         told: the history's answer (``repository_id``, ``events``).
@@ -30,7 +30,7 @@ async def follow(
             after = event["sequence"]
             yield _message(event)
     subjects = issue_subjects(told["repository_id"], number)
-    async for recorded in _with_pauses(log.follow(subjects, after=after)):
+    async for recorded in _with_pauses(log.follow(subjects, after=after), stopping):
         if recorded is None:
             yield ServerSentEventMessage(data=None, comment="still here")
         else:
@@ -55,18 +55,23 @@ def _message(event: dict[str, Any]) -> ServerSentEventMessage:
     return ServerSentEventMessage(data=msgspec.json.encode(event), id=event["sequence"])
 
 
-async def _with_pauses(facts: AsyncIterator[Recorded]) -> AsyncIterator[Recorded | None]:
+async def _with_pauses(
+    facts: AsyncIterator[Recorded], stopping: asyncio.Event
+) -> AsyncIterator[Recorded | None]:
     """The facts, with a None for each while of silence."""
+    end = asyncio.ensure_future(stopping.wait())
     coming: asyncio.Future[Recorded] | None = None
     try:
-        while True:
+        while not end.done():
             coming = coming or asyncio.ensure_future(anext(facts))
-            done, _ = await asyncio.wait({coming}, timeout=QUIET_SECONDS)
-            if not done:
+            either: set[asyncio.Future[Any]] = {coming, end}
+            done, _ = await asyncio.wait(either, timeout=QUIET_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if coming in done:
+                fact, coming = coming.result(), None
+                yield fact
+            elif not done:
                 yield None
-                continue
-            fact, coming = coming.result(), None
-            yield fact
     finally:
+        end.cancel()
         if coming is not None:
             coming.cancel()

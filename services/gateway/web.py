@@ -1,5 +1,6 @@
 """The HTTP routes (design, names that other programs rely on). What is not marked public is for operators."""
 
+import asyncio
 import base64
 import hashlib
 from importlib.metadata import version
@@ -45,6 +46,8 @@ MAX_BODY = 512 * 1024
 """What an operator may send, half of what NATS carries; webhooks have their own limit."""
 VERSION = version("millrace")
 _WEBHOOKS = ("/webhook/github", "/webhooks/github")
+_ANYONE = {"public": True}
+_NO_TOKEN: list[dict[str, list[str]]] = [{}]
 
 _STYLE = base64.b64encode(hashlib.sha256(pages.STYLE.encode()).digest()).decode()
 _HEADERS = {
@@ -60,7 +63,7 @@ logger = structlog.get_logger(__name__)
 
 
 class Parts(NamedTuple):
-    """What the routes work on. ``health``: each dependency, ``ok`` or what is wrong."""
+    """What the routes work on. ``health`` tells of each dependency; ``stopping`` ends what has no end."""
 
     token: str
     intake: Intake
@@ -69,6 +72,7 @@ class Parts(NamedTuple):
     metrics: Metrics
     log: Log
     health: Health
+    stopping: asyncio.Event
 
 
 Given = NamedDependency[SkipValidation[Parts]]
@@ -77,7 +81,7 @@ Given = NamedDependency[SkipValidation[Parts]]
 # --- for anyone -------------------------------------------------------------------------------------------
 
 
-@get("/", opt={"public": True}, media_type=MediaType.HTML, summary="What this is")
+@get("/", opt=_ANYONE, security=_NO_TOKEN, media_type=MediaType.HTML, summary="What this is")
 async def index(request: Request[Any, Any, Any]) -> Response[Any]:
     """A page for browsers, JSON for programs."""
     if "text/html" in request.headers.get("accept", ""):
@@ -85,13 +89,13 @@ async def index(request: Request[Any, Any, Any]) -> Response[Any]:
     return _json(Outcome(200, {"name": "millrace", "version": VERSION, "status": "running"}))
 
 
-@get("/health", opt={"public": True}, summary="Whether this process is alive")
+@get("/health", opt=_ANYONE, security=_NO_TOKEN, summary="Whether this process is alive")
 async def alive() -> Response[bytes]:
     """It is, if it answers."""
     return _json(Outcome(200, {"status": "ok"}))
 
 
-@get("/ready", opt={"public": True}, summary="Whether everything it needs is there")
+@get("/ready", opt=_ANYONE, security=_NO_TOKEN, summary="Whether everything it needs is there")
 async def ready(parts: Given) -> Response[bytes]:
     """200, or 503 with what is wrong."""
     state = await parts.health()
@@ -149,7 +153,7 @@ async def events(
         return _json(told)
     last = request.headers.get("last-event-id", "")
     after = int(last) if last.isascii() and last.isdecimal() and len(last) < 19 else 0
-    return ServerSentEvent(follow(parts.log, told.body, number, after=after))
+    return ServerSentEvent(follow(parts.log, told.body, number, parts.stopping, after=after))
 
 
 @get("/api/deliveries", summary="The newest webhook deliveries and what became of them")
@@ -197,7 +201,7 @@ def build(parts: Parts) -> Litestar:
         if not is_operator(connection.headers.get("authorization"), parts.token):
             raise NotAuthorizedException("send the operator's token as Authorization: Bearer")
 
-    webhooks = asgi([*_WEBHOOKS], opt={"public": True}, copy_scope=False)(parts.intake)
+    webhooks = asgi([*_WEBHOOKS], opt=_ANYONE, copy_scope=False)(parts.intake)
     scheme = SecurityScheme(type="http", scheme="bearer")
     app = Litestar(
         [webhooks, *_ROUTES],
@@ -241,7 +245,7 @@ def _described(path: str) -> PathItem:
         post=Operation(
             summary="A webhook from GitHub",
             operation_id="Webhook" + path.title().replace("/", ""),
-            security=[],
+            security=_NO_TOKEN,
             parameters=[
                 OpenAPIParameter(name=name, param_in="header", required=True, schema=text) for name in headers
             ],

@@ -20,7 +20,6 @@ from typing import Any
 import httpx2
 import sqlalchemy as sa
 from pydantic import SecretStr
-from sqlalchemy.engine import Connection, Engine
 
 from contracts.envelope import Recorded
 from contracts.facts import AnyFact, RunRequested
@@ -380,23 +379,26 @@ class Place:
 
     @contextmanager
     def spoiled_inbox(self, pragma: str, remedy: str) -> Iterator[None]:
-        """Each transaction on the inbox begins with ``pragma``; each after the context, with ``remedy``."""
-        spoil, mend = _at_begin(pragma), _at_begin(remedy)
-        sa.event.listen(Engine, "begin", spoil)
+        """The inbox's connections get ``pragma`` before each use, and after the context ``remedy``."""
+        spoil, mend = (_before_use(self.settings.home, each) for each in (pragma, remedy))
+        sa.event.listen(sa.Pool, "checkout", spoil)
         try:
             yield
         finally:
-            sa.event.remove(Engine, "begin", spoil)
-            sa.event.listen(Engine, "begin", mend)
-            self._gateway.callback(sa.event.remove, Engine, "begin", mend)
+            sa.event.remove(sa.Pool, "checkout", spoil)
+            sa.event.listen(sa.Pool, "checkout", mend)
+            self._gateway.callback(sa.event.remove, sa.Pool, "checkout", mend)
 
 
-def _at_begin(pragma: str) -> Callable[[Connection], None]:
-    def begin(connection: Connection) -> None:
-        if str(connection.engine.url.database).endswith("gateway.sqlite3"):
-            connection.exec_driver_sql(f"PRAGMA {pragma}")
+def _before_use(home: Path, pragma: str) -> Callable[[Any, Any, Any], None]:
+    def checkout(connection: Any, _record: Any, _proxy: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA database_list")
+        if Path(cursor.fetchone()[2]) == (home / "gateway.sqlite3").resolve():
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
 
-    return begin
+    return checkout
 
 
 @asynccontextmanager
