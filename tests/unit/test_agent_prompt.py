@@ -208,6 +208,7 @@ def test_a_mark_stands_in_none_of_its_texts_and_is_the_same_in_every_replay(text
     assert not any(mark in text for text in texts)
     assert delimiter(list(texts)) == mark
     assert delimiter([*texts, mark]) != mark
+    assert delimiter([*texts[:-1], texts[-1] + "."]) != mark
 
 
 def test_a_text_that_did_contain_its_mark_would_get_another(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,6 +217,10 @@ def test_links_lead_to_the_configured_github_only() -> None:
     assert Page(shown).links == ["https://git.corp.example:8443/o/r"]
 
 
+def test_a_formula_is_no_code() -> None:
+    assert safe("$`\\href{https://trap.example}{x}`$") == "$&#96;\\href{(link removed)&#96;$"
+
+
 def test_a_drawing_is_shown_as_text() -> None:
     assert safe("```mermaid\ngraph TD;\n```") == "```\ngraph TD;\n```"
     assert safe("```python title=x\ny\n```") == "```python\ny\n```"
