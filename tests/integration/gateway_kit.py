@@ -239,6 +239,19 @@ class Place:
         answer = await self.get("/api/deliveries?limit=1000")
         return {row["delivery"]: row for row in answer.json()}
 
+    async def newest(self) -> dict[str, Any] | None:
+        """The newest delivery."""
+        rows = (await self.get("/api/deliveries?limit=1")).json()
+        return dict(rows[0]) if rows else None
+
+    @asynccontextmanager
+    async def remembers_nothing(self) -> AsyncIterator[None]:
+        """Holds when no delivery was stored meanwhile."""
+        before = await self.newest()
+        yield
+        after = await self.newest()
+        assert (after and after["delivery"]) == (before and before["delivery"])
+
     async def settled(self, *deliveries: str, seconds: float = 10.0) -> dict[str, Any]:
         """The last of these deliveries, once the relay is done with all of them."""
         pause = 0.01

@@ -61,7 +61,7 @@ async def seconds(waiting: Any) -> tuple[Any, float]:
 # --- what GitHub sends --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/webhook/github", "/webhooks/github", "/webhook/github/"])
+@pytest.mark.parametrize("path", ["/webhook/github", "/webhooks/github"])
 async def test_each_of_githubs_examples_is_taken_when_signed_and_else_refused(
     shared: Place, path: str
 ) -> None:
@@ -146,12 +146,11 @@ async def test_a_signed_form_that_cannot_be_read_is_told_so(shared: Place, body:
 async def test_another_content_type_is_refused_only_after_the_signature_held(
     shared: Place, headers: dict[str, str | None]
 ) -> None:
-    delivery = new_id()
-    signed = await shared.post(b"{}", headers=headers, delivery=delivery)
-    assert signed.status_code == 415
-    unsigned = await shared.post(b"{}", headers={**headers, "x-hub-signature-256": None})
-    assert (unsigned.status_code, unsigned.json()) == (401, UNSIGNED)
-    assert delivery not in await shared.rows()
+    async with shared.remembers_nothing():
+        signed = await shared.post(b"{}", headers=headers)
+        assert signed.status_code == 415
+        unsigned = await shared.post(b"{}", headers={**headers, "x-hub-signature-256": None})
+        assert (unsigned.status_code, unsigned.json()) == (401, UNSIGNED)
 
 
 @pytest.mark.parametrize(
@@ -172,10 +171,8 @@ async def test_another_content_type_is_refused_only_after_the_signature_held(
     ],
 )
 async def test_a_signed_body_that_is_no_json_object_is_a_400(shared: Place, body: bytes) -> None:
-    delivery = new_id()
-    answer = await shared.post(body, delivery=delivery)
-    assert answer.status_code == 400
-    assert delivery not in await shared.rows()
+    async with shared.remembers_nothing():
+        assert (await shared.post(body)).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -195,8 +192,9 @@ async def test_what_is_ignored_is_remembered_with_its_reason(
     answer = await shared.post(shared.issue_event(**changes), delivery=delivery)
     assert answer.status_code == 202
     assert answer.json() == {"delivery": delivery, "status": "ignored", "reason": reason}
-    row = (await shared.rows())[delivery]
-    assert (row["state"], row["reason"], row["event"]) == ("ignored", reason, "issues")
+    row = await shared.newest()
+    assert row is not None
+    assert (row["delivery"], row["state"], row["reason"]) == (delivery, "ignored", reason)
 
 
 # --- signatures ---------------------------------------------------------------------------------------
@@ -214,12 +212,11 @@ GOOD = signature(PUSH)
     ],
 )  # fmt: skip
 async def test_a_bad_signature_is_refused_and_leaves_nothing(shared: Place, value: str | None) -> None:
-    delivery, before = new_id(), len(await shared.rows())
-    sent = shared.headers(PUSH, event="push", delivery=delivery, replaced={"x-hub-signature-256": value})
+    sent = shared.headers(PUSH, event="push", replaced={"x-hub-signature-256": value})
     raw = [(name.encode(), text.encode("latin-1")) for name, text in sent.items()]
-    answer = await shared.client.post("/webhook/github", content=PUSH, headers=raw)
-    assert (answer.status_code, answer.json()) == (401, UNSIGNED)
-    assert len(await shared.rows()) == before
+    async with shared.remembers_nothing():
+        answer = await shared.client.post("/webhook/github", content=PUSH, headers=raw)
+        assert (answer.status_code, answer.json()) == (401, UNSIGNED)
     assert 'millrace_deliveries_total{outcome="unsigned"}' in (await shared.get("/metrics")).text
 
 
@@ -247,20 +244,19 @@ async def test_one_bit_of_the_body_changed_is_refused(shared: Place, place_of_bi
 async def test_a_delivery_for_another_app_is_answered_like_a_bad_signature(
     shared: Place, target: str
 ) -> None:
-    before = len(await shared.rows())
-    answer = await shared.post(PUSH, event="push", headers={"x-github-hook-installation-target-id": target})
-    assert (answer.status_code, answer.json()) == (401, UNSIGNED)
-    assert len(await shared.rows()) == before
+    async with shared.remembers_nothing():
+        headers = {"x-github-hook-installation-target-id": target}
+        answer = await shared.post(PUSH, event="push", headers=headers)
+        assert (answer.status_code, answer.json()) == (401, UNSIGNED)
 
 
 async def test_a_body_about_another_apps_installation_is_answered_like_a_bad_signature(
     shared: Place,
 ) -> None:
-    before = len(await shared.rows())
     foreign = {"id": shared.installation.id, "app_id": shared.app.id + 1}
-    answer = await shared.post(shared.issue_event(installation=foreign))
-    assert (answer.status_code, answer.json()) == (401, UNSIGNED)
-    assert len(await shared.rows()) == before
+    async with shared.remembers_nothing():
+        answer = await shared.post(shared.issue_event(installation=foreign))
+        assert (answer.status_code, answer.json()) == (401, UNSIGNED)
 
 
 @pytest.mark.parametrize("kind", ["repository", "organization"])
@@ -499,23 +495,18 @@ LENGTH = f"Content-Length: {len(PUSH)}"
 async def test_ambiguous_framing_is_refused_and_the_connection_closed(
     shared: Place, lines: tuple[str, ...], body: bytes
 ) -> None:
-    delivery = new_id()
-    async with shared.wire() as wire:
-        await wire.send(shared.head(PUSH, *lines, event="push", delivery=delivery) + body)
+    async with shared.remembers_nothing(), shared.wire() as wire:
+        await wire.send(shared.head(PUSH, *lines, event="push") + body)
         answer = await wire.answer()
         assert (answer.status, answer.headers["connection"]) == (400, "close")
         assert await wire.closed() == b""
-    assert delivery not in await shared.rows()
 
 
 @pytest.mark.parametrize("length", [len(PUSH) - 1, len(PUSH) + 1])
 async def test_a_length_that_lies_never_makes_a_delivery(shared: Place, length: int) -> None:
-    delivery = new_id()
-    async with shared.wire() as wire:
-        head = shared.head(PUSH, f"Content-Length: {length}", event="push", delivery=delivery)
-        await wire.send(head + PUSH)
+    async with shared.remembers_nothing(), shared.wire() as wire:
+        await wire.send(shared.head(PUSH, f"Content-Length: {length}", event="push") + PUSH)
         assert (await wire.answer()).status in {400, 401, 408}
-    assert delivery not in await shared.rows()
 
 
 @pytest.mark.parametrize("upgrade", ["h2c", "websocket"])
@@ -533,6 +524,11 @@ async def test_only_post_is_for_webhooks(shared: Place, method: str) -> None:
     answer = await shared.client.request(method, "/webhook/github")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
     assert method == "HEAD" or answer.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/webhook/github/", "/webhooks/github/", "/webhook/github?a=b"])
+async def test_a_slash_or_a_query_at_the_end_does_no_harm(shared: Place, path: str) -> None:
+    assert (await shared.post(PUSH, event="push", path=path)).status_code == 202
 
 
 @pytest.mark.parametrize("path", ["/webhook", "/webhook/gitlab", "/webhook/github/x", "/Webhook/Github"])
@@ -600,16 +596,14 @@ async def test_a_client_that_takes_its_time_over_the_head_is_hung_up_on(shared: 
 
 
 async def test_a_client_that_takes_its_time_over_the_body_is_told_and_hung_up_on(shared: Place) -> None:
-    delivery = new_id()
-    async with shared.wire() as wire:
-        await wire.send(shared.head(PUSH, "Content-Length: 1000", event="push", delivery=delivery))
+    async with shared.remembers_nothing(), shared.wire() as wire:
+        await wire.send(shared.head(PUSH, "Content-Length: 1000", event="push"))
         trickle = asyncio.create_task(_trickle(wire))
         answer, took = await seconds(wire.answer())
         assert (answer.status, answer.headers["connection"]) == (408, "close")
         assert took < 2
         assert await wire.closed() == b""
         trickle.cancel()
-    assert delivery not in await shared.rows()
 
 
 @pytest.mark.parametrize("path", ["/config", "/nowhere"])
