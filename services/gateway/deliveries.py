@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.gateway.heard import AnyHeard, Ignored, encode_heard
 from services.gateway.tables import deliveries
 from services.kit.errors import Later
+from services.kit.sql import reading, writing
 
 GROUP = 256
 WAITING = 4096
@@ -31,6 +32,8 @@ COMMIT_SECONDS = 2.5
 """How long a delivery waits for its commit; GitHub hangs up after 10."""
 CLAIM_SECONDS = 20.0
 HEALTH_SECONDS = 2.0
+
+_ONE_AT_A_TIME = sa.text("SELECT pg_advisory_xact_lock(7361, hashtext('deliveries'))")
 
 State = Literal["pending", "relayed", "ignored", "dead"]
 
@@ -90,7 +93,7 @@ class Deliveries:
         self._commit_seconds = commit_seconds
         self._queue: asyncio.Queue[tuple[New, asyncio.Future[Remembered]]] = asyncio.Queue(WAITING)
         self._claimer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._looking: asyncio.Task[tuple[int, float]] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self.arrived = asyncio.Event()
         """Set after each commit that left something to relay."""
 
@@ -142,7 +145,11 @@ class Deliveries:
     async def _commit(self, group: Sequence[New]) -> list[Remembered]:
         answers: dict[str, Remembered] = {}
         rows = []
-        async with self._engine.begin() as connection:
+        async with writing(self._engine) as connection:
+            if connection.dialect.name == "postgresql":
+                # One replica at a time: the order of sequences is then that of commits, and two replicas
+                # that got the same deliveries in another order do not lock each other out.
+                await connection.execute(_ONE_AT_A_TIME)
             for new in group:
                 if new.delivery not in answers:
                     heard = new.heard
@@ -189,7 +196,7 @@ class Deliveries:
             "repository_id": repository_id, "issue": issue, "message": None, "run": run,
             "received_at": datetime.fromtimestamp(self._now(), UTC),
         }  # fmt: skip
-        async with self._engine.begin() as connection:
+        async with writing(self._engine) as connection:
             await _insert(connection, [row])
 
     # --- relaying ---------------------------------------------------------------------------------------
@@ -220,7 +227,7 @@ class Deliveries:
             .values(claimed_by=self._claimer, claimed_until=now + CLAIM_SECONDS)
             .returning(deliveries.c.sequence, deliveries.c.delivery, deliveries.c.message, deliveries.c.tries)
         )
-        async with self._engine.begin() as connection:
+        async with writing(self._engine) as connection:
             rows = (await connection.execute(claimed)).all()
         return [
             Pending(row.sequence, row.delivery, bytes(row.message or b""), row.tries)
@@ -245,7 +252,7 @@ class Deliveries:
                 await self._release([self._claimer])
 
     async def _release_dead_claims(self) -> None:
-        async with self._engine.begin() as connection:
+        async with writing(self._engine) as connection:
             claimers = sa.select(deliveries.c.claimed_by).where(deliveries.c.state == "pending").distinct()
             names = (await connection.execute(claimers)).scalars().all()
         await self._release([name for name in names if self._is_gone(name)])
@@ -253,7 +260,7 @@ class Deliveries:
     async def _release(self, claimers: Sequence[str]) -> None:
         if claimers:
             theirs = deliveries.c.claimed_by.in_(claimers) & (deliveries.c.state == "pending")
-            async with self._engine.begin() as connection:
+            async with writing(self._engine) as connection:
                 await connection.execute(sa.update(deliveries).where(theirs).values(claimed_until=0.0))
 
     def _is_gone(self, claimer: str) -> bool:
@@ -280,14 +287,14 @@ class Deliveries:
         again = (
             sa.update(deliveries).where(dead).values(state="pending", tries=0, due_at=0.0, claimed_until=0.0)
         )
-        async with self._engine.begin() as connection:
+        async with writing(self._engine) as connection:
             revived = (await connection.execute(again.returning(deliveries.c.sequence))).all()
         self.arrived.set()
         return bool(revived)
 
     async def _update(self, sequences: Sequence[int], **values: Any) -> None:
         unsettled = deliveries.c.sequence.in_(sequences) & (deliveries.c.state == "pending")
-        async with self._engine.begin() as connection:
+        async with writing(self._engine) as connection:
             await connection.execute(sa.update(deliveries).where(unsettled).values(**values))
 
     # --- looking ----------------------------------------------------------------------------------------
@@ -296,25 +303,29 @@ class Deliveries:
         """The newest deliveries, without their text."""
         names = ("delivery", "event", "action", "state", "reason", "repository_id", "issue", "run")
         wanted = sa.select(*(deliveries.c[name] for name in (*names, "received_at", "tries")))
-        async with self._engine.connect() as connection:
+        async with reading(self._engine) as connection:
             rows = await connection.execute(wanted.order_by(deliveries.c.sequence.desc()).limit(limit))
             return [dict(row) | {"received_at": _aware(row["received_at"])} for row in rows.mappings()]
 
     async def health(self) -> str:
-        """``ok``, or what is wrong; in ``HEALTH_SECONDS`` at most, although SQLite can wait longer."""
+        """``ok`` if deliveries can be written, or what is wrong; in ``HEALTH_SECONDS`` at most."""
         if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self.backlog())
+            self._looking = asyncio.create_task(self._look())
         done, _ = await asyncio.wait({self._looking}, timeout=HEALTH_SECONDS)
         if not done:
             return "the inbox does not answer"
         error = self._looking.exception()
         return "ok" if error is None else f"the inbox does not answer ({_name(error)})"
 
+    async def _look(self) -> None:
+        async with writing(self._engine) as connection:
+            await connection.execute(sa.select(deliveries.c.sequence).limit(1))
+
     async def backlog(self) -> tuple[int, float]:
         """How many wait to be relayed, and for how many seconds the oldest has."""
         pending = deliveries.c.state == "pending"
         wanted = sa.select(sa.func.count(), sa.func.min(deliveries.c.received_at)).where(pending)
-        async with self._engine.connect() as connection:
+        async with reading(self._engine) as connection:
             count, oldest = (await connection.execute(wanted)).one()
         if oldest is None:
             return 0, 0.0

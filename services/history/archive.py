@@ -20,6 +20,7 @@ from contracts.subjects import parse_subject
 from services.history.runs import Row, evolve
 from services.history.tables import events, runs
 from services.kit.errors import Later
+from services.kit.sql import reading, writing
 
 GENESIS = bytes(32)
 
@@ -64,7 +65,7 @@ class Archive:
         the messages before, or held them when it was killed: ``Gap``, and nothing is stored. That keeps the
         chain in the order of the stream.
         """
-        async with self._engine.begin() as connection:
+        async with writing(self._engine) as connection:
             await _one_writer(connection)
             last, previous = await _tip(connection)
             fresh = sorted({m.sequence: m for m in messages if m.sequence > last}.values())
@@ -83,13 +84,13 @@ class Archive:
 
     async def newest(self) -> int:
         """The highest sequence stored; 0 if there is none."""
-        async with self._engine.connect() as connection:
+        async with reading(self._engine) as connection:
             return (await _tip(connection))[0]
 
     async def verify(self) -> Damage | None:
         """Walk the whole chain; None if every row is what was written."""
         previous = GENESIS
-        async with self._engine.connect() as connection:
+        async with reading(self._engine) as connection:
             rows = await connection.stream(select(events).order_by(events.c.sequence))
             async for row in rows.mappings():
                 expected = chain(previous, dict(row))
@@ -100,7 +101,7 @@ class Archive:
 
     async def rebuild(self) -> int:
         """Make the read model anew from the archive, in one transaction; how many events it took."""
-        async with self._engine.begin() as connection:
+        async with writing(self._engine) as connection:
             await _one_writer(connection)
             await connection.execute(delete(runs))
             rows = (await connection.execute(select(events).order_by(events.c.sequence))).mappings().all()

@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.history.tables import events, runs
+from services.kit.sql import reading
 
 
 class AskIssues(msgspec.Struct, frozen=True):
@@ -33,14 +34,14 @@ class Queries:
         """A list of runs, newest first."""
         ask = msgspec.json.decode(body or b"{}", type=AskIssues)
         wanted = select(runs).order_by(runs.c.updated_at.desc()).limit(max(1, min(ask.limit, 1000)))
-        async with self._engine.connect() as connection:
+        async with reading(self._engine) as connection:
             rows = (await connection.execute(wanted)).mappings().all()
         return msgspec.json.encode([dict(row) for row in rows])
 
     async def events(self, body: bytes) -> bytes:
         """``repository_id`` and ``events``, or ``error``."""
         ask = msgspec.json.decode(body, type=AskEvents)
-        async with self._engine.connect() as connection:
+        async with reading(self._engine) as connection:
             known = select(runs.c.repository_id).where(
                 runs.c.full_name == ask.full_name, runs.c.number == ask.number
             )

@@ -3,15 +3,19 @@
 No service reads another's. On PostgreSQL each has a schema of its own, named like the service.
 """
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import structlog
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 import deploy
 from services.kit.errors import Misconfigured
@@ -19,14 +23,38 @@ from services.kit.settings import Settings
 
 MIGRATIONS = Path(next(iter(deploy.__path__))) / "migrations"
 
+_READS = "millrace_reads"
+
 logger = structlog.get_logger(__name__)
+
+
+_turns: "WeakKeyDictionary[Engine, asyncio.Lock]" = WeakKeyDictionary()
+
+
+@contextlib.asynccontextmanager
+async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A transaction that may write, committed at the end.
+
+    SQLite has room for one writer, and whoever waits for it there polls, without order: under load some
+    wait for seconds. So this process's writers stand in line here.
+    """
+    turn = _turns.setdefault(engine.sync_engine, asyncio.Lock()) if engine.dialect.name == "sqlite" else None
+    async with turn or contextlib.nullcontext(), engine.begin() as connection:
+        yield connection
+
+
+@contextlib.asynccontextmanager
+async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A transaction that only reads: on SQLite it waits for no writer and holds none up."""
+    async with engine.execution_options(**{_READS: True}).connect() as connection:
+        yield connection
 
 
 async def open_database(settings: Settings, service: str) -> AsyncEngine:
     """The engine of ``service``'s database, at the newest migration.
 
-    SQLite runs with WAL, ``synchronous=FULL``, foreign keys and recursive triggers; each transaction
-    begins IMMEDIATE, so that a reader never has to become a writer halfway (SQLITE_BUSY_SNAPSHOT).
+    SQLite runs with WAL, ``synchronous=FULL``, foreign keys and recursive triggers; each transaction that
+    may write begins IMMEDIATE, so that no reader has to become a writer halfway (SQLITE_BUSY_SNAPSHOT).
 
     Raises:
         Misconfigured: the database cannot be opened or migrated; the message never shows the URL.
@@ -83,7 +111,8 @@ def _sqlite(url: str) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        reads = connection.get_execution_options().get(_READS, False)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine
 

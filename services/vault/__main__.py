@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from services.kit.bus import Bus
 from services.kit.settings import Settings
-from services.kit.sql import open_database
+from services.kit.sql import open_database, reading, writing
 from services.vault.act import Vault
 from services.vault.anchor import read_mark, rollback_notice, write_mark
 from services.vault.inbox import Door, answering
@@ -29,7 +29,7 @@ async def run(settings: Settings, bus: Bus) -> AsyncIterator[Callable[[], Awaita
     try:
         keyring = await open_keyring(engine, directory, datetime.now(UTC))
         remembered = read_mark(directory)
-        async with engine.begin() as connection:
+        async with writing(engine) as connection:
             records = Records(connection, keyring)
             read_only = "" if await records.has(remembered) else rollback_notice(directory)
             mark = await records.mark()
@@ -50,7 +50,7 @@ async def run(settings: Settings, bus: Bus) -> AsyncIterator[Callable[[], Awaita
 
         async def health() -> dict[str, str]:
             try:
-                async with engine.begin() as connection:
+                async with reading(engine) as connection:
                     await connection.execute(sa.text("SELECT 1"))
                 database = "ok"
             except (SQLAlchemyError, OSError) as error:

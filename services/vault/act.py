@@ -29,6 +29,7 @@ from contracts.vault import (
     WebhookSecrets,
 )
 from services.kit.errors import Later, Refused
+from services.kit.sql import reading, writing
 from services.vault.anchor import write_mark
 from services.vault.app_token import ServerClock
 from services.vault.cache import TokenCache
@@ -96,7 +97,7 @@ class Vault:
                 return await self._token(question)
 
     async def _webhook_secrets(self) -> WebhookSecrets:
-        async with self._engine.begin() as connection:
+        async with reading(self._engine) as connection:
             records = Records(connection, self._keyring)
             found = {
                 each.app_id: await records.get(app_record(each.app_id), WEBHOOK_SECRET)
@@ -105,7 +106,7 @@ class Vault:
         return WebhookSecrets(secrets={app_id: secret for app_id, secret in found.items() if secret})
 
     async def _model_key(self) -> ModelKey:
-        async with self._engine.begin() as connection:
+        async with reading(self._engine) as connection:
             key = await Records(connection, self._keyring).get(MODEL, MODEL_KEY)
         key = key or self._offered
         if key is None:
@@ -113,7 +114,7 @@ class Vault:
         return ModelKey(key=key)
 
     async def _view(self) -> View:
-        async with self._engine.begin() as connection:
+        async with reading(self._engine) as connection:
             records = Records(connection, self._keyring)
             apps = await records.apps()
             stored = {(each.record, each.field): each for each in await records.stored()}
@@ -142,7 +143,7 @@ class Vault:
     async def _store(self, submitted: StoreCredentials) -> View:
         self._refuse_read_only()
         try:
-            async with self._engine.begin() as connection:
+            async with writing(self._engine) as connection:
                 records = Records(connection, self._keyring)
                 apps = {each.app_id: each for each in await records.apps()}
                 change = check(submitted, frozenset(apps))
@@ -156,7 +157,7 @@ class Vault:
 
     async def _clear(self, app_id: int | None) -> View:
         self._refuse_read_only()
-        async with self._engine.begin() as connection:
+        async with writing(self._engine) as connection:
             records = Records(connection, self._keyring)
             for each in await records.apps():
                 if app_id in {None, each.app_id}:
@@ -211,7 +212,7 @@ class Vault:
 
     async def _candidates(self, app_id: int | None, installation_id: int | None) -> list[App]:
         """The Apps that may own the installation, the likeliest first."""
-        async with self._engine.begin() as connection:
+        async with reading(self._engine) as connection:
             apps = await Records(connection, self._keyring).apps()
         apps = [each for each in apps if app_id in {None, each.app_id}]
         if not apps:
@@ -220,7 +221,7 @@ class Vault:
         return sorted(apps, key=lambda each: (each.installation_id != installation_id, each.app_id))
 
     async def _app(self, app_id: int) -> GitHubApp:
-        async with self._engine.begin() as connection:
+        async with reading(self._engine) as connection:
             pem = await Records(connection, self._keyring).get(app_record(app_id), PRIVATE_KEY)
         if pem is None:
             raise Refused(f"App {app_id} has no private key: store it again", kind="not_configured")

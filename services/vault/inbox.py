@@ -18,6 +18,7 @@ from contracts.subjects import vault_subject
 from contracts.vault import Answer, Denied, Question, decode_question, encode, thing_of
 from services.kit.bus import Bus
 from services.kit.errors import Later, MillraceError
+from services.kit.sql import writing
 from services.vault.entitlements import is_entitled
 from services.vault.tables import audit
 
@@ -70,7 +71,7 @@ class Door:
             return _AWAY
 
     async def _audit(self, service: str, thing: str, about: str, outcome: str) -> None:
-        async with self._engine.begin() as connection:
+        async with writing(self._engine) as connection:
             await connection.execute(
                 sa.insert(audit).values(
                     at=datetime.fromtimestamp(time.time(), UTC),

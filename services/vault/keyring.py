@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.kit.errors import Misconfigured
+from services.kit.sql import writing
 from services.vault.keyfile import FIRST_KEY, MasterKey, create_key, find_keys, load_key, number_of
 from services.vault.tables import credential, master_key
 
@@ -32,7 +33,7 @@ async def open_keyring(engine: AsyncEngine, directory: Path, at: datetime) -> Ke
     Raises:
         Misconfigured: a key file is unsafe, missing, or not the one this database was written with.
     """
-    async with engine.begin() as connection:
+    async with writing(engine) as connection:
         known = {
             row.id: row.check_value
             for row in await connection.execute(sa.select(master_key.c.id, master_key.c.check_value))
@@ -63,13 +64,13 @@ async def _remember(engine: AsyncEngine, key: MasterKey, known: Mapping[str, byt
     if key.id in known:
         return
     try:
-        async with engine.begin() as connection:
+        async with writing(engine) as connection:
             await connection.execute(
                 sa.insert(master_key).values(id=key.id, check_value=key.check_value, created_at=at)
             )
     except IntegrityError:
         # another replica started at the same moment: it must have had the same key
-        async with engine.begin() as connection:
+        async with writing(engine) as connection:
             stored = await connection.scalar(
                 sa.select(master_key.c.check_value).where(master_key.c.id == key.id)
             )
