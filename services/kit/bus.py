@@ -76,6 +76,7 @@ class Bus:
         self._client: Client | None = None
         self._objects: Objects | None = None
         self._failures: dict[int, int] = {}
+        self._queued: dict[int, int] = {}
         self._grace = grace
         self._batches: list[asyncio.Task[None]] = []
         self._taking: set[asyncio.Task[None]] = set()
@@ -290,7 +291,7 @@ class Bus:
     async def _deliver(self, service: str, handler: Handler, message: Msg) -> None:
         sequence = message.metadata.sequence.stream
         tries = self._failures.get(sequence, 0) + 1
-        if message.metadata.num_delivered > MAX_DELIVERIES:
+        if message.metadata.num_delivered - self._queued.get(sequence, 0) > MAX_DELIVERIES:
             tries = MAX_TRIES
         try:
             recorded = decode_recorded(message.subject, sequence, message.headers, message.data)
@@ -309,15 +310,18 @@ class Bus:
             await self._again(service, message, error, tries)
         else:
             self._failures.pop(sequence, None)
+            self._queued.pop(sequence, None)
             await message.ack()
 
     async def _again(self, service: str, message: Msg, error: Exception, tries: int) -> None:
         sequence = message.metadata.sequence.stream
         asked = getattr(error, "seconds", None)
         if getattr(error, "kind", "") in PATIENT:
+            self._queued[sequence] = self._queued.get(sequence, 0) + 1
             await message.nak(delay=asked or None)
         elif tries >= MAX_TRIES:
             self._failures.pop(sequence, None)
+            self._queued.pop(sequence, None)
             await self._bury(service, message, f"{type(error).__name__}: {error}")
         else:
             self._failures[sequence] = tries

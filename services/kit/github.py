@@ -82,7 +82,12 @@ class Limiter:
         self._paused_until = max(self._paused_until, self._clock() + seconds)
 
     async def turn(self, *, write: bool) -> None:
-        """Wait for this request's turn; ``Later`` (``github_rate_limited``) if that takes too long."""
+        """Wait for this request's turn.
+
+        Raises:
+            Later: that takes too long: because GitHub asked for silence (``github_rate_limited``), or because
+                others stand in line (``queued``, which is nobody's failure).
+        """
         now = self._clock()
         at = max(now, self._paused_until)
         if write:
@@ -93,7 +98,7 @@ class Limiter:
             raise Later(
                 f"GitHub's limits leave no room for {at - now:.0f} s",
                 seconds=at - now,
-                kind="github_rate_limited",
+                kind="github_rate_limited" if at == self._paused_until else "queued",
             )
         if write:
             # the turn is taken before the wait: two writers never get the same second

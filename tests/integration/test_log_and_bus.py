@@ -122,6 +122,25 @@ async def test_a_handler_that_asks_for_later_hears_the_fact_again(bus: Bus) -> N
     assert tries == [False, False, False]
 
 
+async def test_standing_in_line_for_long_is_nobodys_failure(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.kit.bus.MAX_DELIVERIES", 3)
+    tries: list[bool] = []
+    done = asyncio.Event()
+
+    async def handler(heard: Recorded, *, last_try: bool) -> None:
+        tries.append(last_try)
+        if len(tries) < 6:
+            raise Later("all sandboxes are busy", seconds=0.01, kind="queued")
+        done.set()
+
+    await bus.hears("publisher", handler, workers=1)
+    await bus.log("gateway").append(KEY, ASKED, expected=0, cause="d")
+    await asyncio.wait_for(done.wait(), 20)
+    assert not any(tries)
+
+
 async def test_an_unreadable_message_becomes_a_dead_letter_and_others_go_on(bus: Bus) -> None:
     done = asyncio.Event()
 

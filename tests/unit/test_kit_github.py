@@ -267,9 +267,22 @@ async def test_the_81st_write_of_a_minute_comes_later() -> None:
         await limiter.turn(write=True)
     with pytest.raises(Later) as later:
         await limiter.turn(write=True)
-    assert later.value.seconds == 60 - 79 * 0.5
+    assert (later.value.seconds, later.value.kind) == (60 - 79 * 0.5, "queued")
     clock.now += later.value.seconds
     await limiter.turn(write=True)
+
+
+async def test_a_writer_far_back_in_line_is_queued_and_one_that_was_silenced_is_rate_limited() -> None:
+    clock = Clock()
+    limiter = Limiter(clock=clock, sleep=clock.sleep, patience=0.5)
+    await limiter.turn(write=True)
+    with pytest.raises(Later) as behind:
+        await limiter.turn(write=True)
+    assert behind.value.kind == "queued"
+    limiter.pause(30)
+    with pytest.raises(Later) as silenced:
+        await limiter.turn(write=True)
+    assert silenced.value.kind == "github_rate_limited"
 
 
 async def test_a_rate_limit_silences_the_whole_installation() -> None:
