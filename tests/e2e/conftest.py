@@ -23,6 +23,8 @@ async def scene(
 def _nothing_went_wrong_unseen(scene: Scene) -> Iterator[None]:
     """Every exchange kept to GitHub's and Anthropic's descriptions, and no service logged an error."""
     yield
+    scene.github.faults.clear()  # those of a test that failed must not meet the next one
+    scene.claude.faults.clear()
     assert scene.github.violations == []
     assert scene.claude.violations == []
     assert scene.millrace.complaints() == []

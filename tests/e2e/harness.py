@@ -117,6 +117,11 @@ class Scene:
             async with asyncio.timeout(seconds), self.millrace.nats() as client:
                 async for recorded in Log(client, "e2e").follow(issue_subjects(issue.repo.id, issue.number)):
                     heard.append(recorded)
+                    print(
+                        recorded.envelope.time.time(),
+                        kind_of(recorded.fact),
+                        getattr(recorded.fact, "why", ""),
+                    )
                     times -= isinstance(recorded.fact, kind)
                     if times == 0:
                         break
