@@ -268,7 +268,7 @@ async def test_the_81st_write_of_a_minute_comes_later() -> None:
     with pytest.raises(Later) as later:
         await limiter.turn(write=True)
     assert (later.value.seconds, later.value.kind) == (60 - 79 * 0.5, "queued")
-    clock.now += (later.value.seconds or 0)
+    clock.now += later.value.seconds or 0
     await limiter.turn(write=True)
 
 
