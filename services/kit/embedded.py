@@ -21,7 +21,7 @@ import structlog
 
 from contracts.registry import SERVICES
 from contracts.subjects import DEAD_LETTER_SUBJECTS, DEAD_LETTERS, STREAM, STREAM_SUBJECTS
-from services.kit.errors import Misconfigured
+from services.kit.errors import MillraceError, Misconfigured
 
 logger = structlog.get_logger(__name__)
 
@@ -115,6 +115,22 @@ class EmbeddedNats:
             await self._process.wait()
 
     async def __aenter__(self) -> "EmbeddedNats":
+        await self._start()
+        return self
+
+    async def keep(self) -> None:
+        """Start it again, at the same address, whenever it ends; until this is cancelled."""
+        while True:
+            await self.ended()
+            logger.warning("nats-server has ended and is started again")
+            self._listen = self.address
+            try:
+                await self._start()
+            except MillraceError as error:
+                logger.warning("nats-server does not start", why=str(error))
+                await asyncio.sleep(1.0)
+
+    async def _start(self) -> None:
         host, _, port = self._listen.rpartition(":")
         (self._home / "nats").mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = await _lock(self._home)
@@ -137,7 +153,6 @@ class EmbeddedNats:
         except BaseException:
             await self._stop()
             raise
-        return self
 
     async def __aexit__(self, *exception: object) -> None:
         await self._stop()

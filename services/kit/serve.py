@@ -72,6 +72,7 @@ async def mesh(settings: Settings) -> AsyncIterator[tuple[Settings, Mapping[str,
         if alone:
             settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
             server = await stack.enter_async_context(EmbeddedNats(settings.home, settings.nats_listen))
+            stack.callback(asyncio.create_task(server.keep()).cancel)
             settings = settings.model_copy(update={"nats_url": SecretStr(server.url)})
         await provision_at(settings, alone=alone)
         # The vault first: the others ask it for their secrets as they start.

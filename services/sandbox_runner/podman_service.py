@@ -14,7 +14,7 @@ from services.sandbox_runner.podman_api import PodmanApi
 from services.sandbox_runner.podman_command import own_ceiling, podman_environment
 from services.sandbox_runner.profile import Ceiling
 
-_START_SECONDS = 20.0
+_START_SECONDS = 60.0
 
 logger = structlog.get_logger(__name__)
 

@@ -24,15 +24,15 @@ from services.kit.operator import operator_token
 from services.kit.settings import load
 
 MILLRACE = str(Path(sys.executable).with_name("millrace"))
-_START_SECONDS = 60.0
-_STOP_SECONDS = 30.0
+_START_SECONDS = 120.0
+_STOP_SECONDS = 60.0
 _LOOK_SECONDS = 0.02
 REPLICAS = {"gateway": 2, "sandbox_runner": 2}
 """Of the services that an ``Apart`` runs more than once."""
 T = TypeVar("T")
 
 
-async def eventually(look: Callable[[], T], *, what: str, seconds: float = 30.0) -> T:
+async def eventually(look: Callable[[], T], *, what: str, seconds: float = 60.0) -> T:
     """What ``look`` returns once it is true; fails after ``seconds`` with ``what`` did not happen."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
@@ -74,6 +74,16 @@ class Deployment(ABC):
     def pids(self) -> list[int]:
         """The processes that were started here; ``descendants`` are theirs."""
         return [process.pid for process in self._running.values()]
+
+    def find(self, name: str) -> int:
+        """The process of this name among all that it runs."""
+        (found,) = {
+            pid
+            for root in self.pids
+            for pid in descendants(root)
+            if Path(f"/proc/{pid}/comm").read_text().strip() == name
+        }
+        return found
 
     @property
     @abstractmethod

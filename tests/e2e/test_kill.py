@@ -1,13 +1,16 @@
 """SIGKILL to the whole process tree, then a start: the run goes on where it was, nothing is done twice."""
 
+import os
+import signal
+
 import pytest
 
 from contracts import facts as f
 from tests.doubles.model import Use
 from tests.e2e.deployment import eventually
-from tests.e2e.harness import FIX, Project, Scene, kinds
+from tests.e2e.harness import END_TO_END, FIX, Project, Scene, kinds
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = END_TO_END
 
 
 @pytest.fixture
@@ -21,7 +24,7 @@ def acme(scene: Scene) -> Project:
 async def _ends_well(scene: Scene, acme: Project, paid_before: int, *, turns: int = len(FIX)) -> None:
     """One pull request with one verified tree, one final comment, no recorded turn bought again."""
     (issue,) = [issue for issue in acme.repo.issues.values() if issue.number not in acme.repo.pulls]
-    run = await scene.finished(issue, seconds=90)
+    run = await scene.finished(issue)
     (pull,) = scene.github.pull_requests(acme.repo)
     verified = [r.fact for r in run if isinstance(r.fact, f.VerificationFinished)]
     assert [fact.verdict for fact in verified] == ["passed"]
@@ -85,4 +88,14 @@ async def test_killed_while_a_command_runs(scene: Scene, acme: Project) -> None:
     await scene.until(issue, f.TurnTaken, times=2)
     await scene.millrace.kill()
     await scene.millrace.start()
+    await _ends_well(scene, acme, paid, turns=len(slow))
+
+
+async def test_killed_nats_server_alone(scene: Scene, acme: Project) -> None:
+    paid = scene.claude.paid_turns
+    slow = (*FIX[:1], (Use("bash", {"command": "sleep 2"}),), *FIX[1:])
+    scene.play(slow, at=acme)
+    issue = await scene.github.open_issue(acme.repo, "add() subtracts", by=acme.maintainer)
+    await scene.until(issue, f.TurnTaken, times=2)
+    os.kill(scene.millrace.find("nats-server"), signal.SIGKILL)
     await _ends_well(scene, acme, paid, turns=len(slow))
