@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
+
 from contracts import facts as f
 from contracts.envelope import Recorded
 from contracts.subjects import issue_subjects, kind_of
@@ -19,6 +21,8 @@ from tests.doubles.model import ClaudeDouble, Step, first_user_text
 from tests.doubles.model.sessions import fix_bug
 from tests.e2e.deployment import Deployment
 
+END_TO_END = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+"""The marks of a module of end-to-end tests: one loop, and patience with machines that have much to do."""
 PERMISSIONS = {"contents": "write", "issues": "write", "pull_requests": "write"}
 BUGGY = {
     "calc.py": b"def add(a, b):\n    return a - b\n",
@@ -109,7 +113,7 @@ class Scene:
     # --- waiting -----------------------------------------------------------------------------------------
 
     async def until(
-        self, issue: Issue, kind: type[f.Fact], *, times: int = 1, seconds: float = 60.0
+        self, issue: Issue, kind: type[f.Fact], *, times: int = 1, seconds: float = 120.0
     ) -> list[Recorded]:
         """The issue's facts in order, up to the one that makes it ``times`` of ``kind``."""
         heard: list[Recorded] = []
@@ -132,7 +136,7 @@ class Scene:
             ) from None
         return heard
 
-    async def finished(self, issue: Issue, *, runs: int = 1, seconds: float = 60.0) -> list[Recorded]:
+    async def finished(self, issue: Issue, *, runs: int = 1, seconds: float = 120.0) -> list[Recorded]:
         """The issue's facts once so many runs are over."""
         return await self.until(issue, f.RunFinished, times=runs, seconds=seconds)
 
@@ -145,7 +149,7 @@ class Scene:
     async def history(self, issue: Issue, *, up_to: Recorded, replica: int = 0) -> list[dict[str, Any]]:
         """The issue's events as the API tells them, once it knows the newest."""
         path = f"/api/issues/{issue.repo.full_name}/{issue.number}/events"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 answer = await self.millrace.ask("GET", path, replica=replica)
                 events = list(answer.json().get("events", ()))

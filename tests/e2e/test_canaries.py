@@ -15,9 +15,9 @@ from tests.doubles.github.state import Issue
 from tests.doubles.model import Use
 from tests.e2e.canaries import Canaries
 from tests.e2e.deployment import Together, descendants, eventually
-from tests.e2e.harness import FIX, Project, Scene, only
+from tests.e2e.harness import END_TO_END, FIX, Project, Scene, only
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = END_TO_END
 
 LOOK = "id; env; cat /proc/*/environ /proc/*/cmdline | tr '\\0' '\\n'; cat /proc/self/mountinfo"
 SHAPES = "gh[s]_[A-Za-z0-9_-]{40}|sk-an[t]-api03|MII[E][A-Za-z0-9+/]{2}IBAAKCAQEA|canar[y]-[0-9a-f]{48}"

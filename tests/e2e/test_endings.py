@@ -6,9 +6,9 @@ from contracts import facts as f
 from tests.doubles.model import Use
 from tests.doubles.model.sessions import answer_only, ask_first, submit
 from tests.e2e.deployment import eventually
-from tests.e2e.harness import BUGGY, FIX, Project, Scene, kinds, only
+from tests.e2e.harness import BUGGY, END_TO_END, FIX, Project, Scene, kinds, only
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = END_TO_END
 
 HAND_IN = (submit("Change something", "I changed something."),)
 

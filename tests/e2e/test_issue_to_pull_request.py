@@ -4,9 +4,9 @@ import pytest
 
 from contracts import facts as f
 from tests.e2e.deployment import Apart, Together
-from tests.e2e.harness import FIX, Scene, kinds, only
+from tests.e2e.harness import END_TO_END, FIX, Scene, kinds, only
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = END_TO_END
 
 
 @pytest.mark.parametrize(

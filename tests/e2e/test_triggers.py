@@ -6,9 +6,9 @@ import pytest
 
 from contracts import facts as f
 from tests.doubles.model.sessions import answer_only
-from tests.e2e.harness import Project, Scene, only
+from tests.e2e.harness import END_TO_END, Project, Scene, only
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = END_TO_END
 
 ANSWER = "It is deliberate; see README.md."
 
@@ -23,7 +23,7 @@ def acme(scene: Scene) -> Project:
 
 async def _reason(scene: Scene, guid: str) -> str | None:
     """Why the inbox ignored a delivery, once it did."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             for delivery in (await scene.millrace.ask("GET", "/api/deliveries")).json():
                 if delivery["delivery"] == guid and delivery["state"] == "ignored":

@@ -3,15 +3,13 @@
 import asyncio
 import json
 
-import pytest
-
 from contracts import facts as f
 from tests.doubles.github.state import Issue
 from tests.doubles.model.script import Script, first_user_text
 from tests.doubles.model.sessions import fix_bug
-from tests.e2e.harness import Project, Scene, only
+from tests.e2e.harness import END_TO_END, Project, Scene, only
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = END_TO_END
 
 
 def _signed(name: str) -> Script:
@@ -36,7 +34,7 @@ async def test_they_do_not_mix(scene: Scene) -> None:
         scene.play(_signed(name), at=project)
         body = f"{name} wants 3."
         issue = await github.open_issue(project.repo, "add() subtracts", body, by=project.maintainer)
-        await scene.finished(issue, seconds=90)
+        await scene.finished(issue)
         return issue
 
     issues = await asyncio.gather(*(work(name, project) for name, project in projects.items()))
