@@ -548,6 +548,18 @@ async def test_two_deliveries_sent_in_one_go_are_both_answered(shared: Place) ->
         assert json.loads((await wire.answer()).body)["delivery"] == second
 
 
+async def test_no_answer_waits_for_an_acknowledgement(shared: Place) -> None:
+    took = []
+    async with shared.wire() as wire:
+        for _ in range(50):
+            await wire.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer, each = await seconds(wire.answer())
+            assert answer.status == 200
+            took.append(each)
+    # With Nagle's algorithm all but the first few take 40 ms, the time of a delayed ACK.
+    assert sorted(took)[25] < 0.035
+
+
 # --- slow, rude and absent clients --------------------------------------------------------------------
 
 

@@ -1,5 +1,7 @@
 """What people do at GitHub, and what the log then holds: with its answers right, late, wrong and absent."""
 
+import contextlib
+import sqlite3
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -495,3 +497,16 @@ async def test_a_poisoned_issue_stops_no_other(own: Place) -> None:
     rows = await own.rows()
     assert {rows[each]["reason"] for each in poisoned} == {"failed: Unreadable"}
     assert [rows[each]["state"] for each in others] == ["relayed", "relayed"]
+
+
+async def test_a_row_that_no_release_understands_is_dead_at_once_and_stops_no_other(own: Place) -> None:
+    await own.stop_nats()  # so that it waits
+    strange, other = await sends(own, own.issue_event(number=7)), await sends(own, own.issue_event(number=7))
+    await own.tried(strange)
+    with contextlib.closing(sqlite3.connect(own.settings.home / "gateway.sqlite3")) as inbox, inbox:
+        inbox.execute("UPDATE deliveries SET message = ? WHERE delivery = ?", (b'{"kind":"dreamt"}', strange))
+    await own.start_nats()
+    assert (await own.settled(strange, other))["state"] == "relayed"
+    row = (await own.rows())[strange]
+    assert row["state"] == "dead"
+    assert row["reason"].startswith("unreadable: ")
