@@ -37,13 +37,27 @@ NO_WRITES = ("query_only=ON", "query_only=OFF")
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
     """A gateway for tests that leave nothing behind which matters to others."""
-    async with place(tmp_path_factory.mktemp("gateway"), IMPATIENT) as it:
+    async with place(tmp_path_factory.mktemp("gateway"), SOON) as it:
+        yield it
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def impatient(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
+    """Another, for tests that wait until its patience ends; a busy machine ends it for the others too."""
+    async with place(tmp_path_factory.mktemp("impatient"), IMPATIENT) as it:
         yield it
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def own(tmp_path: Path) -> AsyncIterator[Place]:
     """A gateway of this test's own."""
+    async with place(tmp_path / "home", SOON) as it:
+        yield it
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def own_impatient(tmp_path: Path) -> AsyncIterator[Place]:
+    """The same, impatient."""
     async with place(tmp_path / "home", IMPATIENT) as it:
         yield it
 
@@ -503,9 +517,9 @@ async def test_ambiguous_framing_is_refused_and_the_connection_closed(
 
 
 @pytest.mark.parametrize("length", [len(PUSH) - 1, len(PUSH) + 1])
-async def test_a_length_that_lies_never_makes_a_delivery(shared: Place, length: int) -> None:
-    async with shared.remembers_nothing(), shared.wire() as wire:
-        await wire.send(shared.head(PUSH, f"Content-Length: {length}", event="push") + PUSH)
+async def test_a_length_that_lies_never_makes_a_delivery(impatient: Place, length: int) -> None:
+    async with impatient.remembers_nothing(), impatient.wire() as wire:
+        await wire.send(impatient.head(PUSH, f"Content-Length: {length}", event="push") + PUSH)
         assert (await wire.answer()).status in {400, 401, 408}
 
 
@@ -563,16 +577,16 @@ async def test_no_answer_waits_for_an_acknowledgement(shared: Place) -> None:
 # --- slow, rude and absent clients --------------------------------------------------------------------
 
 
-async def test_a_head_of_a_megabyte_is_refused_and_can_be_read(shared: Place) -> None:
-    async with shared.wire() as wire:
-        await wire.send(shared.head(PUSH, LENGTH, "X-Hub-Signature-256: " + "0" * 2**20) + PUSH)
+async def test_a_head_of_a_megabyte_is_refused_and_can_be_read(impatient: Place) -> None:
+    async with impatient.wire() as wire:
+        await wire.send(impatient.head(PUSH, LENGTH, "X-Hub-Signature-256: " + "0" * 2**20) + PUSH)
         assert (await wire.answer()).status == 400
         assert await wire.closed() == b""
 
 
 @pytest.mark.parametrize("flood", [b"X: " + b"y" * 2**22, b"X: y\r\n" * 2**18, b"", b"GET /" + b"y" * 2**22])
-async def test_a_head_without_end_is_hung_up_on(shared: Place, flood: bytes) -> None:
-    async with shared.wire() as wire:
+async def test_a_head_without_end_is_hung_up_on(impatient: Place, flood: bytes) -> None:
+    async with impatient.wire() as wire:
         start = b"" if flood.startswith(b"GET") else b"POST /webhook/github HTTP/1.1\r\nHost: x\r\n"
         await wire.send(start + flood)
         _, took = await seconds(wire.closed())
@@ -580,16 +594,16 @@ async def test_a_head_without_end_is_hung_up_on(shared: Place, flood: bytes) -> 
 
 
 @pytest.mark.parametrize("flood", [b"0\r\nX: " + b"y" * 2**22, b"2;" + b"y" * 2**22])
-async def test_a_trailer_without_end_is_hung_up_on(shared: Place, flood: bytes) -> None:
-    async with shared.wire() as wire:
+async def test_a_trailer_without_end_is_hung_up_on(impatient: Place, flood: bytes) -> None:
+    async with impatient.wire() as wire:
         with pytest.raises((EOFError, ConnectionError)):  # noqa: PT012  wherever it is noticed
-            await wire.send(shared.head(PUSH, "Transfer-Encoding: chunked") + flood)
+            await wire.send(impatient.head(PUSH, "Transfer-Encoding: chunked") + flood)
             await wire.answer()
 
 
 @pytest.mark.parametrize("first", [b"", b"\r\n", b"P", b"POST /webhook/github HTTP/1.1\r\nX-A: "])
-async def test_a_client_that_stops_within_the_head_is_hung_up_on(shared: Place, first: bytes) -> None:
-    async with shared.wire() as wire:
+async def test_a_client_that_stops_within_the_head_is_hung_up_on(impatient: Place, first: bytes) -> None:
+    async with impatient.wire() as wire:
         await wire.send(first)
         came, took = await seconds(wire.closed())
         assert came == b""
@@ -597,8 +611,10 @@ async def test_a_client_that_stops_within_the_head_is_hung_up_on(shared: Place, 
 
 
 @pytest.mark.parametrize("first", [b"POST /webhook/", b"POST /webhook/github HTTP/1.1\r\nX-A: "])
-async def test_a_client_that_takes_its_time_over_the_head_is_hung_up_on(shared: Place, first: bytes) -> None:
-    async with shared.wire() as wire:
+async def test_a_client_that_takes_its_time_over_the_head_is_hung_up_on(
+    impatient: Place, first: bytes
+) -> None:
+    async with impatient.wire() as wire:
         await wire.send(first)
         trickle = asyncio.create_task(_trickle(wire))
         came, took = await seconds(wire.closed())
@@ -607,9 +623,9 @@ async def test_a_client_that_takes_its_time_over_the_head_is_hung_up_on(shared: 
         assert took < 2
 
 
-async def test_a_client_that_takes_its_time_over_the_body_is_told_and_hung_up_on(shared: Place) -> None:
-    async with shared.remembers_nothing(), shared.wire() as wire:
-        await wire.send(shared.head(PUSH, "Content-Length: 1000", event="push"))
+async def test_a_client_that_takes_its_time_over_the_body_is_told_and_hung_up_on(impatient: Place) -> None:
+    async with impatient.remembers_nothing(), impatient.wire() as wire:
+        await wire.send(impatient.head(PUSH, "Content-Length: 1000", event="push"))
         trickle = asyncio.create_task(_trickle(wire))
         answer, took = await seconds(wire.answer())
         assert (answer.status, answer.headers["connection"]) == (408, "close")
@@ -619,9 +635,9 @@ async def test_a_client_that_takes_its_time_over_the_body_is_told_and_hung_up_on
 
 
 @pytest.mark.parametrize("path", ["/config", "/nowhere"])
-async def test_so_is_one_on_any_other_route(shared: Place, path: str) -> None:
-    auth = shared.operator()["authorization"]
-    async with shared.wire() as wire:
+async def test_so_is_one_on_any_other_route(impatient: Place, path: str) -> None:
+    auth = impatient.operator()["authorization"]
+    async with impatient.wire() as wire:
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {auth}\r\nContent-Length: 99\r\n\r\n"
         await wire.send(head.encode())
         trickle = asyncio.create_task(_trickle(wire))
@@ -630,8 +646,8 @@ async def test_so_is_one_on_any_other_route(shared: Place, path: str) -> None:
         assert took < 3
 
 
-async def test_bytes_after_an_answer_that_begin_no_request_keep_no_connection(shared: Place) -> None:
-    async with shared.wire() as wire:
+async def test_bytes_after_an_answer_that_begin_no_request_keep_no_connection(impatient: Place) -> None:
+    async with impatient.wire() as wire:
         await wire.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await wire.answer()).status == 200
         await wire.send(b"\r\n")
@@ -745,35 +761,37 @@ def _resident(process: int) -> int:
 # --- without a database -------------------------------------------------------------------------------
 
 
-async def test_a_locked_inbox_means_503_soon_and_202_when_it_is_free(own: Place) -> None:
-    event, delivery = own.issue_event(), new_id()
-    with own.locked_inbox():
-        answer, took = await seconds(own.post(event, delivery=delivery))
+async def test_a_locked_inbox_means_503_soon_and_202_when_it_is_free(own_impatient: Place) -> None:
+    event, delivery = own_impatient.issue_event(), new_id()
+    with own_impatient.locked_inbox():
+        answer, took = await seconds(own_impatient.post(event, delivery=delivery))
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
         assert took < 2
-        ready, took = await seconds(own.get("/ready"))
+        ready, took = await seconds(own_impatient.get("/ready"))
         assert ready.status_code == 503
         assert "inbox" in ready.json()["dependencies"]["database"]
         assert took < 4
-    again = await own.post(event, delivery=delivery)
+    again = await own_impatient.post(event, delivery=delivery)
     assert again.status_code == 202  # accepted, or a duplicate of what was written when the lock was free
-    assert (await own.settled(delivery))["state"] == "relayed"
-    assert list(await own.rows()) == [delivery]
-    assert len(await own.runs()) == 1
+    assert (await own_impatient.settled(delivery))["state"] == "relayed"
+    assert list(await own_impatient.rows()) == [delivery]
+    assert len(await own_impatient.runs()) == 1
 
 
 @pytest.mark.parametrize("pragmas", [NO_PAGES, NO_WRITES], ids=["full", "read-only"])
-async def test_an_inbox_that_takes_nothing_means_503_and_no_row(own: Place, pragmas: tuple[str, str]) -> None:
-    event, delivery = own.issue_event(issue={"body": "x" * 60_000}), new_id()
-    with own.spoiled_inbox(*pragmas):
+async def test_an_inbox_that_takes_nothing_means_503_and_no_row(
+    own_impatient: Place, pragmas: tuple[str, str]
+) -> None:
+    event, delivery = own_impatient.issue_event(issue={"body": "x" * 60_000}), new_id()
+    with own_impatient.spoiled_inbox(*pragmas):
         for _ in range(3):
-            answer, took = await seconds(own.post(event, delivery=delivery))
+            answer, took = await seconds(own_impatient.post(event, delivery=delivery))
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
             assert took < 2
-    assert delivery not in await own.rows()
-    again = await own.post(event, delivery=delivery)
+    assert delivery not in await own_impatient.rows()
+    again = await own_impatient.post(event, delivery=delivery)
     assert (again.status_code, again.json()["status"]) == (202, "accepted")
-    assert (await own.settled(delivery))["state"] == "relayed"
+    assert (await own_impatient.settled(delivery))["state"] == "relayed"
 
 
 # --- killed -------------------------------------------------------------------------------------------
