@@ -6,6 +6,7 @@ from typing import Protocol
 import msgspec
 
 from contracts.change import Change
+from contracts.envelope import RunKey
 from contracts.tools import ToolCall, ToolResult
 from services.kit.errors import Later
 
@@ -41,10 +42,9 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A sandbox to be. ``sandbox_id`` names it everywhere; preparing it again replaces what has its name."""
 
     sandbox_id: str
-    run_id: str
+    key: RunKey
     image: str
     limits: Limits = Limits()
-    labels: dict[str, str] = {}
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
