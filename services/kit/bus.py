@@ -200,13 +200,18 @@ class Bus:
 
     @contextlib.asynccontextmanager
     async def answering(
-        self, subject: str, handler: Callable[[bytes], Awaitable[bytes]]
+        self, subject: str, handler: Callable[[bytes], Awaitable[bytes | None]]
     ) -> AsyncIterator[None]:
-        """Answer requests on ``subject`` for as long as the context lasts (a sandbox's own subject)."""
+        """Answer requests on ``subject`` for as long as the context lasts (a sandbox's own subject).
+
+        Where the handler returns None, nothing is said: another may answer.
+        """
         tasks: set[asyncio.Task[None]] = set()
 
         async def reply(message: Msg) -> None:
-            await self.client.publish(message.reply, await handler(message.data))
+            answer = await handler(message.data)
+            if answer is not None:
+                await self.client.publish(message.reply, answer)
 
         async def on_message(message: Msg) -> None:
             task = asyncio.create_task(reply(message))

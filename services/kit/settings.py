@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from services.kit.errors import Misconfigured
@@ -41,6 +41,14 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _split(value: Any) -> Any:
+    return (
+        tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    )
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+"""Separated by commas."""
 Address = Annotated[str, AfterValidator(_address)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
@@ -84,6 +92,14 @@ class Settings(BaseSettings):
     sandbox_runtime: str | None = None
     sandbox_limit: int = Field(default=8, ge=1)
     sandbox_memory: int = Field(default=2048, ge=512)
+    sandbox_warm: int = Field(default=2, ge=0)
+    """Containers that wait for a run at least; more wait where more were taken lately."""
+    sandbox_without: Names = ()
+    """Guarantees that sandboxes need not give on this machine, by the names that `millrace doctor` shows."""
+    mirror_size: int = Field(default=20_480, ge=100)
+    """MiB on disk for copies of repositories that nobody works on at the moment, and those in use."""
+    mirror_days: float = Field(default=30.0, gt=0)
+    """Days after its last use for which the copy of a repository is kept."""
     podman_url: str | None = None
     agent_workers: int = Field(default=8, ge=1)
 

@@ -1,5 +1,6 @@
 """The runner's plans carried out: clone, sandbox, verification. Each returns the facts that came of it."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, assert_never
@@ -77,13 +78,13 @@ class Workshop:
 
     async def _prepare(self, plan: Prepare, heard: Recorded) -> f.SandboxReady:
         name = sandbox_id(heard.key.run, plan.generation)
-        if not self._shelf.promise(name):
-            raise Later("all sandboxes are busy", seconds=1.0, kind="queued")
+        await self._shelf.drop(name)  # prepared before, but not recorded
+        self._shelf.room.enter(name, plan.request.repository.id)
+        box = PodmanSandbox(self._host, self._mirror.path(plan.request.repository.id))
         try:
             base, pack = await self._repository(plan.request, plan.base)
             image = await self._image()
-            box = PodmanSandbox(self._host, self._mirror.path(plan.request.repository.id))
-            spec = SandboxSpec(sandbox_id=name, run_id=heard.key.run, image=image, limits=self._limits)
+            spec = SandboxSpec(sandbox_id=name, key=heard.key, image=image, limits=self._limits)
             ready = await box.prepare(spec, pack, base)
             tree = ready.tree
             if plan.checkpoint is not None:
@@ -91,9 +92,13 @@ class Workshop:
                 await box.restore(change)
                 tree = change.tree
             project = await self._project(plan.request.repository.id, base)
-            await self._shelf.put(name, box, base)
-        finally:
-            self._shelf.forget(name)
+            absent = await self._mirror.absent(plan.request.repository.id, base)
+            instructions = await self._instructions(plan.request.repository.id, base)
+            await self._shelf.put(name, box, base, heard.key)
+        except BaseException:
+            self._shelf.room.leave(name)
+            await asyncio.shield(box.abandon())
+            raise
         return f.SandboxReady(
             sandbox_id=name,
             runner=self._runner,
@@ -103,8 +108,8 @@ class Workshop:
             tree=tree,
             image=image,
             test_command=project.test_command,
-            about=" ".join(part for part in (project.about, project.problem) if part),
-            instructions=await self._instructions(plan.request.repository.id, base),
+            about=" ".join(part for part in (project.about, project.problem, absent) if part),
+            instructions=instructions,
         )
 
     async def _repository(self, request: f.RunRequested, settled: f.SandboxReady | None) -> tuple[str, Path]:
@@ -155,7 +160,7 @@ class Workshop:
     ) -> f.Check:
         name = f"{sandbox_id(heard.key.run, plan.attempt)}-{mark}"
         image = await self._image()
-        spec = SandboxSpec(sandbox_id=name, run_id=heard.key.run, image=image, limits=self._limits)
+        spec = SandboxSpec(sandbox_id=name, key=heard.key, image=image, limits=self._limits)
         box = PodmanSandbox(self._host, self._mirror.path(plan.request.repository.id))
         result = await box.verify(spec, pack, change.base, change, command, CHECK_SECONDS)
         return f.Check(

@@ -118,6 +118,12 @@ def readable(path: bytes) -> str:
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:300])
 
 
+def _scratch(place: Path | None) -> "tempfile.TemporaryDirectory[str]":
+    if place is not None:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(prefix="millrace-tree-", dir=place)
+
+
 async def build_change(
     repository: Path, base: str, manifest: Manifest, *, scratch: Path | None = None
 ) -> Change:
@@ -130,9 +136,7 @@ async def build_change(
     Raises:
         Refused: the result is not the tree that the sandbox named, or lacks a path.
     """
-    if scratch is not None:
-        scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="millrace-tree-", dir=scratch) as directory:
+    with _scratch(scratch) as directory:
         env = {
             "GIT_INDEX_FILE": f"{directory}/index",
             "GIT_OBJECT_DIRECTORY": directory,

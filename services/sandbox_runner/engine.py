@@ -1,4 +1,4 @@
-"""Podman as the runner has it: connected at the start if it is there, watched, connected again when it is back.
+"""Podman as the runner has it: connected if it is there, watched, connected again when it is back.
 
 A machine without a working Podman does not end the runner: it says so in its health, runs wait, and fail
 with that reason after the tries that every message gets.
@@ -16,6 +16,10 @@ from services.sandbox_runner.podman_service import PodmanService
 
 _LOOK_SECONDS = 5.0
 _LONGEST_PAUSE = 30.0
+_PROBLEM = (
+    "The machine that runs the sandboxes has no working Podman at the moment. "
+    "Its operator finds out more with `millrace doctor`."
+)
 
 logger = structlog.get_logger(__name__)
 
@@ -42,7 +46,8 @@ class Engine:
         self._find_image = image
         self._find_service = service
         self._connected = connected
-        self._name = ""
+        self.name = ""
+        """The sandbox image's name, once it is known."""
         self._service: PodmanService | None = None
         self._ready = False
         self._problem: MillraceError | None = Later("Podman was not asked yet.", kind="podman_unavailable")
@@ -63,10 +68,11 @@ class Engine:
             await self._service.stop()
 
     async def image(self) -> str:
-        """The sandbox image's name; what is in the way, as ``Later`` or ``Refused``, if there is no Podman yet."""
-        if not self._ready and self._problem is not None:
-            raise self._problem
-        return self._name
+        """The sandbox image's name; raises what is in the way if there is no Podman yet."""
+        if not self._ready:
+            kind = getattr(self._problem, "kind", "podman_unavailable")
+            raise Later(_PROBLEM, kind=kind)  # what Podman said is in the log: it names paths and addresses
+        return self.name
 
     @property
     def health(self) -> str:
@@ -85,23 +91,23 @@ class Engine:
             await self._connect()
         except MillraceError as error:
             if self._problem is None or str(error) != str(self._problem):
-                logger.error("Podman does not work", why=str(error))
+                logger.error("Podman does not work", why=str(error))  # noqa: TRY400  the sentence is enough
             self._problem = error
         except Exception:
             logger.exception("looking at Podman failed")
             self._problem = Later("Podman could not be looked at.", kind="podman_failed")
         else:
             if self._problem is not None:
-                logger.info("Podman works", image=self._name)
+                logger.info("Podman works", image=self.name)
             self._problem = None
 
     async def _connect(self) -> None:
-        if not self._name:
-            self._name = await self._find_image()
+        if not self.name:
+            self.name = await self._find_image()
         if self._service is None:
-            self._service = await self._find_service(self._name)
+            self._service = await self._find_service(self.name)
         self._host.api = await self._service.start()
         self._host.ceiling = self._service.ceiling
         if not self._ready:
-            await self._connected(self._name)
+            await self._connected(self.name)
             self._ready = True

@@ -23,11 +23,13 @@ from contracts.tools import (
     ToolCall,
 )
 from services.kit.bus import Bus
-from services.kit.errors import MillraceError
+from services.kit.errors import Later, MillraceError
 from services.sandbox_runner.podman import PodmanSandbox
 from services.sandbox_runner.room import Room
 from services.sandbox_runner.sandbox import SandboxGone
 
+LOST_SECONDS = 120.0
+"""How long a sandbox that is gone is said to be gone; then nobody answers for it."""
 PATIENCE = 5.0
 """Seconds a question waits for its answer before ``Running`` is said; the asker waits 10."""
 
@@ -89,14 +91,12 @@ class Shelf:
             prepared the same one, because the first was taken for dead: only one of them may answer.
     """
 
-    def __init__(
-        self, bus: Bus, room: Room, is_ours: Callable[[RunKey, str], Awaitable[bool]] | None = None
-    ) -> None:
+    def __init__(self, bus: Bus, room: Room, is_ours: Callable[[RunKey, str], Awaitable[bool]]) -> None:
         self._bus = bus
         self.room = room
         self._is_ours = is_ours
         self._held: dict[str, tuple[Held, AsyncExitStack]] = {}
-        self._lost: dict[str, AsyncExitStack] = {}
+        self._lost: dict[str, tuple[float, AsyncExitStack]] = {}
         self._removals: set[asyncio.Task[None]] = set()
 
     @property
@@ -111,6 +111,7 @@ class Shelf:
     async def put(self, sandbox_id: str, box: PodmanSandbox, base: str, key: RunKey) -> None:
         """Hold a prepared sandbox and answer for it from now on."""
         await self.drop(sandbox_id, leave=False)
+        await self._stop_telling(sandbox_id)
         self.room.add(sandbox_id, key.repository_id)
         held, stack = Held(self._bus, sandbox_id, box, base, key), AsyncExitStack()
         await stack.enter_async_context(
@@ -139,12 +140,18 @@ class Shelf:
         """From now on say that this sandbox is gone, so that nobody waits for a runner to come back."""
         if sandbox_id in self._lost or sandbox_id in self._held:
             return
-        stack = self._lost[sandbox_id] = AsyncExitStack()
+        stack = AsyncExitStack()
+        self._lost[sandbox_id] = time.monotonic(), stack
         await stack.enter_async_context(self._bus.answering(sandbox_subject(sandbox_id), _it_is_lost))
 
-    async def forget_lost(self, sandbox_id: str) -> None:
-        """Everybody who asks has been told."""
-        stack = self._lost.pop(sandbox_id, None)
+    async def forget_lost(self) -> None:
+        """Stop answering for what was lost so long ago that whoever asks has been told."""
+        for sandbox_id, (since, _) in list(self._lost.items()):
+            if time.monotonic() - since > LOST_SECONDS:
+                await self._stop_telling(sandbox_id)
+
+    async def _stop_telling(self, sandbox_id: str) -> None:
+        _, stack = self._lost.pop(sandbox_id, (0.0, None))
         if stack is not None:
             await stack.aclose()
 
@@ -153,31 +160,44 @@ class Shelf:
         await asyncio.gather(*(self.drop(name) for name in self.names))
 
     async def _answer(self, held: Held, body: bytes) -> bytes | None:
-        if not await self._confirmed(held):
+        try:
+            ours = await self._confirmed(held)
+        except Later:  # the log is away; the asker asks again
+            return msgspec.json.encode(Running(id=_identity(body)))
+        if not ours:
             logger.warning("a sandbox that the log does not name as ours", sandbox=held.sandbox_id)
-            self._remove(held.sandbox_id)
+            self._remove(held, lost=False)
             return None
         answer = await held.answer(body)
-        if msgspec.json.decode(answer)["type"] == "released":
-            self._remove(held.sandbox_id)
+        said = msgspec.json.decode(answer)
+        if said["type"] == "released" or said.get("lost"):
+            self._remove(held, lost=said["type"] != "released")
         return answer
 
     async def _confirmed(self, held: Held) -> bool:
         """Once somebody asks, the log has said whose sandbox it is; the answer is remembered."""
-        if not held.confirmed and self._is_ours is not None:
+        if not held.confirmed:
             held.confirmed = await self._is_ours(held.key, held.sandbox_id)
-            return held.confirmed
-        return True
+        return held.confirmed
 
-    def _remove(self, sandbox_id: str) -> None:
-        task = asyncio.create_task(self.drop(sandbox_id))
+    def _remove(self, held: Held, *, lost: bool) -> None:
+        async def remove() -> None:
+            if self._held.get(held.sandbox_id, (None, None))[0] is held:  # not one that replaced it
+                await self.drop(held.sandbox_id)
+                if lost:
+                    await self.tell_lost(held.sandbox_id)
+
+        task = asyncio.create_task(remove())
         self._removals.add(task)
         task.add_done_callback(self._removals.discard)
 
 
 async def _it_is_lost(body: bytes) -> bytes:
+    return msgspec.json.encode(Failed(id=_identity(body), why="the sandbox is gone", lost=True))
+
+
+def _identity(body: bytes) -> str:
     try:
-        identity = _questions.decode(body).id
+        return _questions.decode(body).id
     except msgspec.DecodeError:
-        identity = ""
-    return msgspec.json.encode(Failed(id=identity, why="the sandbox is gone", lost=True))
+        return ""

@@ -62,7 +62,9 @@ def differences(
     found = [*_described(body, described), *_limits(body, inside, outside)]
     for side, view in (("inside", inside), ("outside", outside)):
         if view is not None:
-            found += [Difference(each.guarantee, f"{each.what} (seen from {side})") for each in _seen(body, view)]
+            found += [
+                Difference(each.guarantee, f"{each.what} (seen from {side})") for each in _seen(body, view)
+            ]
     if not inside.refused:
         found.append(Difference("seccomp", "nothing was said about forbidden calls"))
     return found
@@ -91,7 +93,9 @@ def _seen(body: Mapping[str, Any], view: View) -> list[Difference]:
     expect("seccomp", fields.get("Seccomp", "").strip() == "2", "no system call filter is in force")
     if view.refused is not None:
         refused = view.refused.get("namespace"), view.refused.get("family")
-        expect("seccomp", refused == (errno.ENOSYS, errno.ENOSYS), "another filter than Millrace's is in force")
+        expect(
+            "seccomp", refused == (errno.ENOSYS, errno.ENOSYS), "another filter than Millrace's is in force"
+        )
     found += _mounts(body, view.mountinfo)
     names = {line.partition(":")[0].strip() for line in view.network.splitlines() if ":" in line}
     expect("network", names == {"lo"}, f"its network interfaces are {', '.join(sorted(names)) or 'unknown'}")
@@ -103,7 +107,9 @@ def _seen(body: Mapping[str, Any], view: View) -> list[Difference]:
         expect(guarantee, False, f"its {shared} namespace is the host's")
     most = {limit["type"]: limit["hard"] for limit in body["r_limits"]}
     for kind, title in _RLIMITS.items():
-        expect("file-limits", _rlimit(view.limits, title) == most[kind], f"its limit of {title.lower()} differs")
+        expect(
+            "file-limits", _rlimit(view.limits, title) == most[kind], f"its limit of {title.lower()} differs"
+        )
     return found
 
 
@@ -217,9 +223,11 @@ def _limits(body: Mapping[str, Any], *views: View | None) -> list[Difference]:
     groups = [view.cgroup for view in views if view is not None]
     room = asked.get("memory", {}).get("limit", 0)
     cpu = asked.get("cpu", {"quota": 0, "period": 1})
-    rules = {
+    rules: dict[str, Callable[[Mapping[str, str]], bool]] = {
         "memory-limit": lambda group: _memory(group) <= room and _swap(group, room),
-        "process-limit": lambda group: _number(group.get("pids", "")) <= asked.get("pids", {}).get("limit", 0),
+        "process-limit": lambda group: (
+            _number(group.get("pids", "")) <= asked.get("pids", {}).get("limit", 0)
+        ),
         "cpu-limit": lambda group: _cpu(group) <= cpu["quota"] / cpu["period"],
     }
     return [
@@ -270,7 +278,10 @@ def _described(body: Mapping[str, Any], described: Mapping[str, Any]) -> list[Di
         (
             "mounts",
             "something of the host inside",
-            lambda: {m.get("Source") for m in described.get("Mounts") or () if m.get("Type") != "tmpfs"} == sources,
+            lambda: (
+                {m.get("Source") for m in described.get("Mounts") or () if m.get("Type") != "tmpfs"}
+                == sources
+            ),
         ),
         ("capabilities", "capabilities", lambda: not described.get("EffectiveCaps")),
         ("user-namespace", "no ids of its own", lambda: bool((host.get("IDMappings") or {}).get("UidMap"))),

@@ -13,7 +13,7 @@ _STALLED = 20.0
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes that programs can still get without swapping, bytes in all, and the share of time lost waiting."""
+    """Bytes that programs can still get without swapping, bytes in all, percent of time lost waiting."""
 
     available: int
     total: int

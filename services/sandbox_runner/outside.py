@@ -1,6 +1,5 @@
 """A container's first process as the host sees it (proc(5), cgroups(7))."""
 
-import os
 from contextlib import suppress
 from pathlib import Path
 

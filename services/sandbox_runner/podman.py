@@ -17,6 +17,7 @@ from services.kit.errors import Later, MillraceError, Refused
 from services.sandbox_runner import change as changes
 from services.sandbox_runner.answers import Answer, command_result, edit_result
 from services.sandbox_runner.box import Box
+from services.sandbox_runner.mirror_bounds import Lease
 from services.sandbox_runner.podman_host import SANDBOX_ID, PodmanHost
 from services.sandbox_runner.sandbox import CheckResult, Ready, SandboxGone, SandboxSpec
 from services.sandbox_runner.toolserver.wire import CHUNK
@@ -50,6 +51,7 @@ class PodmanSandbox:
         self._host = host
         self._repository = repository
         self._box = box
+        self._lease = Lease(repository) if box is not None else None
         self._limits = limits
         # Calls of ours have names that no predecessor used: their answers may still be under way.
         self._epoch = secrets.token_hex(4)
@@ -62,11 +64,12 @@ class PodmanSandbox:
         began = time.monotonic()
         self._box = box = await self._host.take(spec)
         try:
+            self._lease = Lease(self._repository)
             answer = await self._ask(
                 {"op": "checkout", "base": base}, seconds=_REPOSITORY_SECONDS, upload=_parts(pack)
             )
         except BaseException:
-            await asyncio.shield(self._abandon())
+            await asyncio.shield(self.abandon())
             raise
         return Ready(
             container=box.container,
@@ -177,11 +180,15 @@ class PodmanSandbox:
     async def release(self) -> None:
         """Close the channel, remove the container and its directory."""
         box, self._box = self._box, None
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.close()
         if box is not None:
             await box.channel.close()
             await self._host.discard(box.record)
 
-    async def _abandon(self) -> None:
+    async def abandon(self) -> None:
+        """Release it after something went wrong: what else goes wrong now is logged, not raised."""
         box = self._box
         try:
             await self.release()

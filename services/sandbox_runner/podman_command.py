@@ -43,7 +43,7 @@ def subordinate_ids(user: str, uid: int, lines: Sequence[str]) -> int:
 
 
 def ids_in(file: Path) -> int:
-    """The ids that Podman can give to sandboxes, by this file: root's are those of the user ``containers``."""
+    """The ids that Podman can give to sandboxes, by this file; root's are the user ``containers``'s."""
     try:
         lines = file.read_text().splitlines()
     except OSError:
@@ -52,7 +52,7 @@ def ids_in(file: Path) -> int:
 
 
 def id_map_size() -> int:
-    """How many ids each sandbox gets: all that a system can have, or few where only few sandboxes would fit."""
+    """How many ids each sandbox gets: all that a system can have, few where few sandboxes would fit."""
     total = min(ids_in(Path("/etc/subuid")), ids_in(Path("/etc/subgid")))
     return _FEW_IDS if 0 < total < _PLENTY * _IDS else _IDS
 

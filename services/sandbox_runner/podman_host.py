@@ -166,7 +166,9 @@ class PodmanHost:
         """Whether a container is what this runner would make today: same image, limits, tools and filter."""
         return fingerprint(self._body(record.box, record.shape, idle)) == record.made
 
-    async def _verified(self, record: Record, body: dict[str, Any], channel: Channel, described: dict[str, Any]) -> Box:
+    async def _verified(
+        self, record: Record, body: dict[str, Any], channel: Channel, described: dict[str, Any]
+    ) -> Box:
         hello = await channel.hello(_START_SECONDS)
         pid = int(described["State"].get("Pid") or 0)
         if channel.peer_pid not in (0, pid):
@@ -178,7 +180,9 @@ class PodmanHost:
         outside = look_at(pid) if channel.peer_pid == pid else None
         if outside is None and not self._told_blind:
             self._told_blind = True
-            logger.warning("sandboxes are verified from inside and by Podman's words only: no view of processes")
+            logger.warning(
+                "sandboxes are verified from inside and by Podman's words only: no view of processes"
+            )
         found = broken(differences(body, inside, outside, described), self.accepted)
         if found:
             await channel.close()
@@ -203,7 +207,7 @@ class PodmanHost:
                     return accepting.result()
                 if not await self._runs(container):
                     raise Later(
-                        "the sandbox ended before it reported; does its image have Python 3.11, bash and git?",
+                        "The sandbox ended before it reported. Has its image Python 3.11, bash and git?",
                         kind="sandbox_start",
                     )
         finally:
@@ -321,7 +325,9 @@ class PodmanHost:
 def _not_as_asked(found: Sequence[Difference]) -> Refused:
     """Never used: what it lacks, by guarantee."""
     names = sorted({each.guarantee for each in found})
-    logger.error("a container is not as it must be", differences=[f"{each.guarantee}: {each.what}" for each in found])
+    logger.error(
+        "a container is not as it must be", differences=[f"{each.guarantee}: {each.what}" for each in found]
+    )
     missing = "; ".join(f"{name} ({GUARANTEES[name]})" for name in names)
     return Refused(
         f"The machine that runs the sandboxes did not give what a sandbox must have: {missing}. "

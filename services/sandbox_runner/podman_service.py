@@ -64,9 +64,7 @@ class PodmanService:
         return directory / f"s{os.getpid()}"
 
     async def _start_own(self, directory: Path) -> None:
-        directory.mkdir(mode=0o700, exist_ok=True)
-        for left in directory.iterdir():
-            left.unlink(missing_ok=True)
+        _emptied(directory)
         socket = self._socket(directory)
         command = [
             "podman",
@@ -83,7 +81,7 @@ class PodmanService:
             # A session of its own: Ctrl-C in a terminal must leave it the time to remove the sandboxes.
             self._process = await asyncio.create_subprocess_exec(
                 *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=podman_environment(),
-                start_new_session=True,
+                start_new_session=True, cwd=directory,  # conmon leaves a file where it runs when memory ends
             )  # fmt: skip
         except FileNotFoundError as error:
             raise Later(
@@ -96,12 +94,16 @@ class PodmanService:
                 while not socket.is_socket():
                     if self._process.returncode is not None:
                         self._say("the Podman service ended at once")
-                        raise Later("The Podman service of the sandboxes does not start.", kind="podman_failed")
+                        raise Later(
+                            "The Podman service of the sandboxes does not start.", kind="podman_failed"
+                        )
                     await asyncio.sleep(_LOOK_SECONDS)
         except TimeoutError as error:
             self._say("the Podman service does not come up")
             await self._end()
-            raise Later("The Podman service of the sandboxes does not start.", kind="podman_unavailable") from error
+            raise Later(
+                "The Podman service of the sandboxes does not start.", kind="podman_unavailable"
+            ) from error
 
     def _say(self, what: str) -> None:
         if self._directory is not None:
@@ -141,6 +143,12 @@ def service_directory(owner: str) -> Path:
     if not path.is_symlink() and (not path.exists() or path.stat().st_uid == os.geteuid()):
         return path
     return Path(tempfile.mkdtemp(prefix="millrace-podman-"))
+
+
+def _emptied(directory: Path) -> None:
+    directory.mkdir(mode=0o700, exist_ok=True)
+    for left in directory.iterdir():
+        left.unlink(missing_ok=True)
 
 
 async def _running() -> PodmanApi | None:

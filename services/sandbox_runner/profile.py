@@ -78,7 +78,9 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     accepted: frozenset[str] = frozenset()
 
 
-def container_spec(name: str, shape: Shape, runner: str, place: Place, *, idle: float = 0.0) -> dict[str, Any]:
+def container_spec(
+    name: str, shape: Shape, runner: str, place: Place, *, idle: float = 0.0
+) -> dict[str, Any]:
     """The body of ``POST /libpod/containers/create``.
 
     Args:

@@ -27,7 +27,7 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def in_turn(waiting: list[Waiting], held: Mapping[int, int]) -> list[Waiting]:
-    """The order in which they get in: the repository with the fewest sandboxes first, then who came first (pure).
+    """The order in which they get in (pure): whose repository has fewest sandboxes, then who came first.
 
     Args:
         held: sandboxes by repository.
@@ -81,7 +81,9 @@ class Room:
         wait = min(_LONGEST, _FIRST + _STEP * place)
         self._waiting[sandbox] = msgspec.structs.replace(entry, due=now + wait)
         raise Later(
-            f"All sandboxes are busy: number {place + 1} of {len(order)} in the queue.", seconds=wait, kind="queued"
+            f"All sandboxes are busy: number {place + 1} of {len(order)} in the queue.",
+            seconds=wait,
+            kind="queued",
         )
 
     def add(self, sandbox: str, repository: int) -> None:

@@ -48,3 +48,17 @@ def living(directory: Path) -> set[str]:
             if kind != fcntl.F_UNLCK:
                 names.add(lock.read())
     return names
+
+
+@contextmanager
+def vacant(directory: Path, name: str) -> Iterator[bool]:
+    """Whether no runner has this name, kept so for as long as the context lasts."""
+    number = name.rpartition("-")[2]
+    with (directory / f"{number}.lock").open("a+") as lock:
+        try:
+            fcntl.fcntl(lock, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        except (BlockingIOError, PermissionError):
+            lock.seek(0)
+            yield lock.read() != name  # its holder is called otherwise: the machine was renamed
+            return
+        yield True

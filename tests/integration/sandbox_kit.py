@@ -81,9 +81,7 @@ class Bench(msgspec.Struct):
 
     def spec(self, limits: Limits = SMALL) -> SandboxSpec:
         """Another sandbox."""
-        return SandboxSpec(
-            sandbox_id=f"t{uuid.uuid4().hex[:12]}", key=KEY, image=self.image, limits=limits
-        )
+        return SandboxSpec(sandbox_id=f"t{uuid.uuid4().hex[:12]}", key=KEY, image=self.image, limits=limits)
 
     @asynccontextmanager
     async def open(self, limits: Limits = SMALL) -> AsyncIterator["Open"]:
