@@ -1,8 +1,18 @@
-"""The tool server's answers as results for the model (pure)."""
+"""The tool server's answers, and what becomes of them for the model (pure).
+
+They were written inside a sandbox: every number has its bounds, and no text is longer than a tool may say.
+"""
+
+from typing import Annotated
 
 import msgspec
 
 from contracts.tools import ToolCall, ToolResult
+
+TEXT = 64_000
+"""Characters of an answer that are passed on; what an honest tool server says is shorter."""
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -12,11 +22,20 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
     content: str = ""
     is_error: bool = False
-    exit_code: int | None = None
+    exit_code: Annotated[int, msgspec.Meta(ge=0, le=255)] | None = None
     timed_out: bool = False
     cancelled: bool = False
-    seconds: float = 0.0
-    omitted: int = 0
+    state_kept: bool = True
+    seconds: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
+    omitted: _Count = 0
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """What the tool server says about the repository it laid out or changed."""
+
+    ok: bool
+    why: str = ""
+    tree: str = ""
 
 
 def edit_result(call: ToolCall, answer: Answer) -> ToolResult:
@@ -42,6 +61,8 @@ def command_result(call: ToolCall, answer: Answer) -> ToolResult:
 def _told(answer: Answer, seconds: float) -> str:
     """A command's output and how it ended, as the model reads it."""
     content = answer.content
+    if not answer.state_kept:
+        content += "\n[variables and functions of more than 1 MiB: they are not kept for the next command]"
     if answer.timed_out:
         end = f"[stopped after {seconds:g} s; the command and everything it started was killed]"
     elif answer.cancelled:
@@ -55,4 +76,4 @@ def _told(answer: Answer, seconds: float) -> str:
 
 def _text(content: str) -> str:
     """Without lone surrogates, which JSON can bring in but no encoder lets out again."""
-    return content.encode("utf-8", "replace").decode()
+    return content[:TEXT].encode("utf-8", "replace").decode()

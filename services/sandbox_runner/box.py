@@ -43,7 +43,6 @@ class Box(msgspec.Struct, kw_only=True, eq=False):
     uid_map: int
     python: str
     born: float = msgspec.field(default_factory=time.monotonic)
-    pings: int = 0
 
     @property
     def name(self) -> str:
@@ -54,9 +53,8 @@ class Box(msgspec.Struct, kw_only=True, eq=False):
         """Whether its tool server answers at once; one that was stopped, or is starved, does not."""
         if self.channel.closed.is_set():
             return False
-        self.pings += 1
         with suppress(SandboxGone):
-            await self.channel.ask(f"ping/{id(self)}/{self.pings}", {"op": "ping"}, seconds=_PING_SECONDS)
+            await self.channel.ping(_PING_SECONDS)
             return True
         return False
 

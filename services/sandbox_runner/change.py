@@ -33,6 +33,11 @@ class ChangeLimits(msgspec.Struct, frozen=True, kw_only=True):
 DEFAULT_LIMITS = ChangeLimits()
 
 
+def manifest_text(limits: ChangeLimits) -> int:
+    """Bytes of JSON that a manifest within the limits may have: paths of 4096 bytes in base64."""
+    return 4096 + limits.files * 6000
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a sandbox says: its tree, new contents, deletions; each path already within policy."""
 

@@ -1,22 +1,21 @@
 """Sandboxes made of Podman containers: start one, use it, verify in another, leave nothing behind."""
 
 import asyncio
-import secrets
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import msgspec
 import structlog
 
 from contracts.change import Change
 from contracts.tools import ToolCall, ToolResult
 from services.kit.errors import Later, MillraceError, Refused
 from services.sandbox_runner import change as changes
-from services.sandbox_runner.answers import Answer, command_result, edit_result
+from services.sandbox_runner.answers import Answer, Done, command_result, edit_result
 from services.sandbox_runner.box import Box
+from services.sandbox_runner.channel import Room
 from services.sandbox_runner.mirror_bounds import Lease
 from services.sandbox_runner.podman_host import SANDBOX_ID, PodmanHost
 from services.sandbox_runner.sandbox import CheckResult, Ready, SandboxGone, SandboxSpec
@@ -27,6 +26,7 @@ _GRACE_SECONDS = 20.0
 """What a tool call may take beyond its own deadline: killing its processes and sending the answer."""
 
 _HEAD, _TAIL = 12_000, 18_000
+T = TypeVar("T")
 
 logger = structlog.get_logger(__name__)
 
@@ -53,9 +53,6 @@ class PodmanSandbox:
         self._box = box
         self._lease = Lease(repository) if box is not None else None
         self._limits = limits
-        # Calls of ours have names that no predecessor used: their answers may still be under way.
-        self._epoch = secrets.token_hex(4)
-        self._serial = 0
 
     async def prepare(self, spec: SandboxSpec, pack: Path, base: str) -> Ready:
         """Take a container and lay out the base; on failure nothing is left behind."""
@@ -65,20 +62,30 @@ class PodmanSandbox:
         self._box = box = await self._host.take(spec)
         try:
             self._lease = Lease(self._repository)
-            answer = await self._ask(
-                {"op": "checkout", "base": base}, seconds=_REPOSITORY_SECONDS, upload=_parts(pack)
-            )
+            tree = await self._lay_out(pack, base)
         except BaseException:
             await asyncio.shield(self.abandon())
             raise
         return Ready(
             container=box.container,
-            tree=str(answer[0]["tree"]),
+            tree=tree,
             image=box.image,
             uid_map=box.uid_map,
             python=box.python,
             seconds=time.monotonic() - began,
         )
+
+    async def _lay_out(self, pack: Path, base: str) -> str:
+        """Bring commit ``base`` in; its tree. Where descriptors do not get through, its pack is sent."""
+        message: dict[str, Any] = {"op": "checkout", "base": base}
+        with pack.open("rb") as file:
+            done, _ = await self._ask(message, Done, seconds=_REPOSITORY_SECONDS, descriptors=[file.fileno()])
+        if not done.ok and "no descriptor" in done.why:
+            message |= {"stream": True}
+            done, _ = await self._ask(message, Done, seconds=_REPOSITORY_SECONDS, upload=_parts(pack))
+        if not done.ok:
+            raise Later(f"the repository could not be laid out: {done.why[:500]}", kind="checkout")
+        return done.tree
 
     async def call(self, call: ToolCall) -> ToolResult:
         """Run one tool in the container."""
@@ -105,11 +112,8 @@ class PodmanSandbox:
         return command_result(call, await self._tool(call, message))
 
     async def _tool(self, call: ToolCall, message: dict[str, Any]) -> Answer:
-        fields, _ = await self._ask(message, call=call.id, seconds=call.seconds + _GRACE_SECONDS)
-        try:
-            return msgspec.convert(fields, Answer)
-        except msgspec.ValidationError as error:
-            raise SandboxGone("the sandbox broke the protocol of its tool channel") from error
+        answer, _ = await self._ask(message, Answer, call=call.id, seconds=call.seconds + _GRACE_SECONDS)
+        return answer
 
     async def cancel(self, call_id: str) -> None:
         """End a running call."""
@@ -120,9 +124,11 @@ class PodmanSandbox:
         """The workspace's difference from the base, believed only as far as its bytes say."""
         fields, blob = await self._ask(
             {"op": "manifest", "base": base, "files": self._limits.files, "size": self._limits.size},
+            dict[str, Any],
             seconds=_REPOSITORY_SECONDS,
+            room=Room(changes.manifest_text(self._limits), self._limits.size),
         )
-        if not fields["ok"]:
+        if fields.get("ok") is not True:
             raise Refused(
                 f"the workspace could not be recorded: {str(fields.get('why', ''))[:500]}",
                 kind="checkpoint_failed",
@@ -135,16 +141,16 @@ class PodmanSandbox:
         message = {
             "op": "apply",
             "base": change.base,
-            "written": [[e.mode, b64encode(e.path).decode(), len(e.content)] for e in change.written],
+            "written": [[e.mode, b64encode(e.path).decode(), len(e.content), e.blob] for e in change.written],
             "deleted": [b64encode(path).decode() for path in change.deleted],
         }
         blob = b"".join(entry.content for entry in change.written)
-        fields, _ = await self._ask(message, seconds=_REPOSITORY_SECONDS, blob=blob)
-        if not fields["ok"]:
-            raise Later(f"the change could not be restored: {str(fields.get('why'))[:500]}", kind="restore")
-        if fields.get("tree") != change.tree:
+        done, _ = await self._ask(message, Done, seconds=_REPOSITORY_SECONDS, blob=blob)
+        if not done.ok:
+            raise Later(f"the change could not be restored: {done.why[:500]}", kind="restore")
+        if done.tree != change.tree:
             raise Refused(
-                f"base {change.base} and the change give tree {fields.get('tree')}, not {change.tree}",
+                f"base {change.base} and the change give tree {done.tree[:40]}, not {change.tree}",
                 kind="tree_mismatch",
             )
 
@@ -195,20 +201,12 @@ class PodmanSandbox:
         except MillraceError as error:  # the reason that led here matters more; the reaper comes again
             logger.warning("a container was left behind", box=box and box.name, error=str(error))
 
-    async def _ask(self, message: dict[str, Any], *, seconds: float, call: str = "", **more: Any) -> Any:
+    async def _ask(
+        self, message: dict[str, Any], kind: type[T], *, seconds: float, call: str = "", **more: Any
+    ) -> tuple[T, bytes]:
         if self._box is None:
             raise SandboxGone("the sandbox has ended")
-        if not call:
-            self._serial += 1
-            call = f"{message['op']}/{self._epoch}/{self._serial}"
-        fields, blob = await self._box.channel.ask(call, message, seconds=seconds, **more)
-        if not isinstance(fields.get("ok"), bool):
-            raise SandboxGone("the sandbox broke the protocol of its tool channel")
-        if message["op"] == "checkout" and not fields["ok"]:
-            raise Later(
-                f"the repository could not be laid out: {str(fields.get('why'))[:500]}", kind="checkout"
-            )
-        return fields, blob
+        return await self._box.channel.ask(call, message, kind, seconds=seconds, **more)
 
 
 async def _parts(pack: Path) -> AsyncIterator[bytes]:

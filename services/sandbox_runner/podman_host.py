@@ -174,7 +174,7 @@ class PodmanHost:
         if channel.peer_pid not in (0, pid):
             raise SandboxGone("another process than the sandbox's first took the tool channel")
         try:
-            inside = msgspec.convert(hello.get("profile"), View)
+            inside = msgspec.convert(hello.profile, View)
         except msgspec.ValidationError as error:
             raise SandboxGone("the sandbox broke the protocol of its tool channel") from error
         outside = look_at(pid) if channel.peer_pid == pid else None
@@ -194,7 +194,7 @@ class PodmanHost:
             channel=channel,
             image=str(described["Image"]),
             uid_map=int(uids[1]) if outside is not None else 0,
-            python=str(hello.get("python", ""))[:20],
+            python=hello.python[:20],
         )
 
     async def _report(self, listener: Listener, container: str) -> Channel:

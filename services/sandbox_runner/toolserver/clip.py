@@ -1,5 +1,7 @@
 """The head and the tail of an output of any length, in bounded memory."""
 
+from __future__ import annotations
+
 from collections import deque
 
 

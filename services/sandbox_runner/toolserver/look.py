@@ -6,7 +6,6 @@ Texts of proc(5) go out as they are; the runner reads them (``services.sandbox_r
 import ctypes
 import os
 import socket
-from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # what these modules draw in would cost each start
@@ -60,6 +59,8 @@ def _first(files: tuple[str, ...]) -> str:
 
 
 def _text(path: str) -> str:
-    with suppress(OSError), open(path, errors="replace") as file:  # noqa: PTH123  pathlib costs the start
-        return file.read().strip()
-    return ""
+    try:
+        with open(path, errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

@@ -1,150 +1,180 @@
-"""Children of process 1: start them, reap them and every orphan, end a whole tree."""
+"""Children of process 1: start them, hear of their end, reap every orphan, end a whole tree."""
 
+from __future__ import annotations
+
+import _thread
 import ctypes
 import os
 import signal
-import subprocess
-import threading
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
-_libc = ctypes.CDLL(None, use_errno=True)
+_prctl = ctypes.CDLL(None).prctl
+_IGNORED_HERE = (signal.SIGPIPE, signal.SIGXFSZ)
+"""Python ignores them, and a program that is started would inherit that."""
 
 
 def become_undumpable() -> None:
     """Nobody of the same user can trace this process or read its memory, environment and descriptors."""
-    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    _prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def _become_subreaper() -> None:
-    # Whatever the command leaves behind stays below it, daemons too, until the command itself ends.
-    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-class Child:
-    """A process that was started here. ``ended`` becomes readable when it is gone; close it after use."""
-
-    def __init__(self, pid: int, ended: int, signal_end: int) -> None:
-        self.pid = pid
-        self.ended = ended
-        self.status: int | None = None
-        self._signal_end = signal_end
-        self._gone = threading.Event()
-
-    def finish(self, status: int) -> None:
-        """Called by the reaper: ``status`` as from ``waitpid``."""
-        self.status = os.waitstatus_to_exitcode(status)
-        self._gone.set()
-        os.close(self._signal_end)
-
-    def wait(self, seconds: float | None = None) -> int | None:
-        """The exit code (128 + signal if it was killed), or None if it still runs after ``seconds``."""
-        if not self._gone.wait(seconds) or self.status is None:
-            return None
-        return self.status if self.status >= 0 else 128 - self.status
-
-
-class Processes:
-    """All children. Only ``reap`` waits for processes, so that no exit is lost and no zombie stays."""
+class Children:
+    """All children of this process. Only ``reap`` waits for them, so no exit is lost and no zombie stays."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._children: dict[int, Child] = {}
-        self._started = threading.Event()
+        self._lock = _thread.allocate_lock()
+        self._ended: dict[int, Callable[[int], None]] = {}
 
     def reap(self) -> None:
-        """Collect ended processes for ever; runs in a thread of its own."""
+        """Collect what has ended: children, whose ``ended`` is called here, and orphans."""
         while True:
             try:
-                pid, status = os.waitpid(-1, 0)
-            except ChildProcessError:  # none is left, so no orphan can come either
-                self._started.wait()
-                self._started.clear()
-                continue
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
             with self._lock:
-                child = self._children.pop(pid, None)
-            if child is not None:
-                child.finish(status)
+                ended = self._ended.pop(pid, None)
+            if ended is not None:
+                code = os.waitstatus_to_exitcode(status)
+                ended(code if code >= 0 else 128 - code)
 
-    def start(
+    def lives(self, pid: int) -> bool:
+        """Whether this child has not been collected, so that its number means nobody else."""
+        return pid in self._ended
+
+    def start_root(
         self,
-        argv: Sequence[str | bytes],
-        *,
+        argv: list[str],
         env: Mapping[str, str],
-        cwd: str,
-        stdin: int = subprocess.DEVNULL,
-        stdout: int = subprocess.DEVNULL,
-        stderr: int = subprocess.STDOUT,
-        keep: Sequence[int] = (),
-    ) -> Child:
-        """Start a program in its own session, as the parent of everything it leaves behind.
+        directory: str,
+        files: Mapping[int, int],
+        ended: Callable[[int], None],
+    ) -> int:
+        """Start a program as the root of a tree that none of its descendants can leave.
+
+        It has a session of its own and adopts orphans (prctl(2), PR_SET_CHILD_SUBREAPER): daemons stay below
+        it until it ends itself. That needs a fork, which costs more than ``start``.
 
         Args:
-            keep: descriptors that it inherits under the same numbers.
+            files: its descriptors and what they are here; targets above 2 must not be in use here.
+            ended: is called with the exit code, 128 + signal if it was killed.
+
+        Raises:
+            OSError: there is no room for another process.
         """
-        ended, signal_end = os.pipe()
-        try:
-            with self._lock:
-                process = subprocess.Popen(
-                    argv,
-                    env=dict(env),
-                    cwd=cwd,
-                    stdin=stdin,
-                    stdout=stdout,
-                    stderr=stderr,
-                    pass_fds=tuple(keep),
-                    start_new_session=True,
-                    preexec_fn=_become_subreaper,  # noqa: PLW1509  it only makes one system call
-                )
-                process.returncode = 0  # the reaper waits for it, Popen must not
-                child = Child(process.pid, ended, signal_end)
-                self._children[child.pid] = child
-        except BaseException:
-            os.close(ended)
-            os.close(signal_end)
-            raise
-        finally:
-            self._started.set()
-        return child
+        with self._lock:
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+                    os.setsid()
+                    os.chdir(directory)
+                    for number in _IGNORED_HERE:
+                        signal.signal(number, signal.SIG_DFL)
+                    for target, source in files.items():
+                        os.dup2(source, target)
+                    os.execve(argv[0], argv, env)  # noqa: S606  no shell is wanted
+                finally:
+                    os._exit(127)
+            self._ended[pid] = ended
+        return pid
+
+    def run(
+        self,
+        argv: list[str],
+        env: Mapping[str, str],
+        *,
+        stdin: int,
+        stdout: int,
+        stderr: int,
+    ) -> int:
+        """Run a program to its end and return its exit code; not from the thread that reaps.
+
+        Raises:
+            OSError: there is no room for another process.
+        """
+        over = _thread.allocate_lock()
+        over.acquire()
+        codes: list[int] = []
+
+        def ended(code: int) -> None:
+            codes.append(code)
+            over.release()
+
+        files = enumerate((stdin, stdout, stderr))
+        actions = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in files]
+        with self._lock:
+            pid = os.posix_spawnp(
+                argv[0], argv, env, file_actions=actions, setsid=True, setsigdef=_IGNORED_HERE
+            )
+            self._ended[pid] = ended
+        over.acquire()
+        return codes[0]
 
 
-def kill_tree(root: int, seconds: float = 2.0) -> None:
-    """End a child and all that descends from it; if they multiply faster, end every other process."""
-    with suppress(ProcessLookupError):
-        os.kill(root, signal.SIGSTOP)  # it stays the parent of orphans while they are found
-        deadline = time.monotonic() + seconds
-        while living := descendants(root):
-            if time.monotonic() > deadline:
-                kill_everything()
-                return
-            for pid in living:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        os.kill(root, signal.SIGKILL)
+def kill_below(root: int) -> bool:
+    """End what descends from a child and leave the child itself stopped; False if nothing was left.
+
+    A stopped root stays the parent of orphans while they are found. New ones may have been born meanwhile:
+    repeat until it says False.
+    """
+    _signal(root, signal.SIGSTOP)
+    living = descendants(root)
+    for pid in living:
+        _signal(pid, signal.SIGKILL)
+    return bool(living)
+
+
+def kill(pid: int) -> None:
+    """End one process."""
+    _signal(pid, signal.SIGKILL)
 
 
 def kill_everything() -> None:
     """End every process but this one; nothing can fork its way out of it (kill(2), pid -1)."""
-    with suppress(ProcessLookupError):
-        os.kill(-1, signal.SIGKILL)
+    if os.getpid() != 1:
+        raise RuntimeError("only the first process of a sandbox may end all others")
+    _signal(-1, signal.SIGKILL)
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
 
 
 def descendants(root: int) -> list[int]:
     """The living processes below ``root``."""
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
+    children: dict[int, list[int]] = {}
+    dead = set()
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
             continue
-        with suppress(OSError, ValueError, IndexError):
+        try:
+            handle = os.open(f"/proc/{name}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
             # proc(5): the name is in parentheses and may hold anything; state and parent follow it
-            state, parent = (entry / "stat").read_bytes().rpartition(b")")[2].split()[:2]
-            if state not in (b"Z", b"X"):
-                parents[int(entry.name)] = int(parent)
-    found = {root}
-    while more := {pid for pid, parent in parents.items() if parent in found and pid not in found}:
-        found |= more
-    return sorted(found - {root})
+            state, parent = os.read(handle, 512).rpartition(b")")[2].split()[:2]
+        except (OSError, ValueError):
+            continue
+        finally:
+            os.close(handle)
+        children.setdefault(int(parent), []).append(int(name))
+        if state in (b"Z", b"X"):
+            dead.add(int(name))
+    found, look = [], [root]
+    while look:
+        below = children.get(look.pop(), [])
+        found += below
+        look += below
+    return [pid for pid in found if pid not in dead]

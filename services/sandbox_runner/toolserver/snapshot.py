@@ -4,20 +4,22 @@ All of it happens in a git directory of its own beside the workspace, so that no
 ``.git`` breaks a checkpoint. It is convenience, not protection: the host believes only the bytes.
 """
 
-import hashlib
+from __future__ import annotations
+
 import os
-import shutil
-import threading
 import zlib
-from base64 import b64decode, b64encode
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from binascii import a2b_base64, b2a_base64
 
-from .processes import Processes
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
-Entry = tuple[str, str, int]
-"""Mode, path (base64) and size of one written path."""
+    from .processes import Children
+
+    Answer = tuple[dict[str, Any], bytes]
+    Entry = tuple[str, str, int, str]
+    """Mode, path (base64), size and blob id of one written path."""
 
 # git's own conversions would make the tree inside differ from the bytes in the repository
 _ATTRIBUTES = "* -text -filter -ident !working-tree-encoding !eol\n"
@@ -35,95 +37,92 @@ class SnapshotError(Exception):
 
 
 class Repository:
-    """The workspace and the hidden git directory that remembers its base."""
+    """The workspace and the hidden git directory that remembers its base.
 
-    def __init__(self, processes: Processes, workspace: Path, private: Path) -> None:
-        self._processes = processes
+    Its methods wait for git, so one thread calls them, one after the other; not the one that reaps.
+    """
+
+    def __init__(self, children: Children, workspace: str, private: str) -> None:
+        self._children = children
         self._workspace = workspace
-        self._git_dir = private / "git"
-        self._lock = threading.Lock()
+        self._git_dir = f"{private}/git"
 
-    def checkout(self, base: str, chunks: Callable[[], bytes]) -> dict[str, Any]:
+    def checkout(self, base: str, pack: int) -> Answer:
         """Lay out commit ``base`` from a pack that holds it and everything it names.
 
         Args:
-            chunks: the next part of the pack; empty at its end.
+            pack: a descriptor of the pack.
         """
-        with self._lock:
-            _lay_out(self._git_dir, base)
-            self._git(["index-pack", "--stdin", "--keep=base"], feed=chunks)
-            self._git(["read-tree", "-m", "-u", base])
-            visible = self._workspace / ".git"
-            _lay_out(visible, base)
-            (visible / "objects/info/alternates").write_text(f"{self._git_dir}/objects\n")
-            shutil.copyfile(self._git_dir / "index", visible / "index")
-            return {"tree": self._git(["rev-parse", f"{base}^{{tree}}"]).decode().strip()}
+        _lay_out(self._git_dir, base)
+        self._git(["index-pack", "--stdin", "--keep=base"], stdin=pack)
+        self._git(["read-tree", "-m", "-u", base])
+        visible = f"{self._workspace}/.git"
+        _lay_out(visible, base)
+        _write(f"{visible}/objects/info/alternates", f"{self._git_dir}/objects\n")
+        with open(f"{self._git_dir}/index", "rb") as source, open(f"{visible}/index", "wb") as target:
+            os.sendfile(target.fileno(), source.fileno(), 0, os.fstat(source.fileno()).st_size)
+        return {"tree": self._git(["rev-parse", f"{base}^{{tree}}"]).decode().strip()}, b""
 
-    def manifest(self, base: str, *, files: int, size: int) -> tuple[dict[str, Any], bytes]:
+    def manifest(self, base: str, *, files: int, size: int) -> Answer:
         """What differs from ``base``: the tree, entries and deletions, and the contents one after another.
 
         Args:
             files: more changed paths than this are counted, not sent.
             size: more bytes of content than this are counted, not sent.
         """
-        with self._lock:
-            self._git(["add", "--all", "."])
-            tree = self._git(["write-tree"]).decode().strip()
-            raw = self._git(["diff-tree", "-r", "-z", "--no-renames", base, tree])
-            fields = raw.split(b"\0")[:-1]
-            written: list[tuple[str, str, bytes]] = []
-            deleted: list[bytes] = []
-            for line, path in zip(fields[::2], fields[1::2], strict=True):
-                _, mode, _, blob, status = line[1:].decode().split(" ")
-                if status == "D":
-                    deleted.append(path)
-                else:
-                    written.append((mode, blob, path))
-            sizes = self._sizes([blob for mode, blob, _ in written if mode != "160000"])
-            total = sum(sizes.get(blob, 0) for _, blob, _ in written)
-            answer = {
-                "tree": tree,
-                "files": len(written) + len(deleted),
-                "size": total,
-                "largest": max(sizes.values(), default=0),
-                "deleted": [b64encode(path).decode() for path in deleted],
-                "written": [[m, b64encode(p).decode(), sizes.get(b, 0)] for m, b, p in written],
-            }
-            if len(written) + len(deleted) > files or total > size:
-                return answer | {"written": [], "deleted": [], "too_large": True}, b""
-            return answer, self._contents([blob for mode, blob, _ in written if mode != "160000"])
+        self._git(["add", "--all", "."])
+        tree = self._git(["write-tree"]).decode().strip()
+        raw = self._git(["diff-tree", "-r", "-z", "--no-renames", base, tree])
+        fields = raw.split(b"\0")[:-1]
+        written: list[tuple[str, str, bytes]] = []
+        deleted: list[bytes] = []
+        for line, path in zip(fields[::2], fields[1::2], strict=True):
+            _, mode, _, blob, status = line[1:].decode().split(" ")
+            if status == "D":
+                deleted.append(path)
+            else:
+                written.append((mode, blob, path))
+        blobs = [blob for mode, blob, _ in written if mode != "160000"]
+        sizes = self._sizes(blobs)
+        total = sum(sizes.get(blob, 0) for _, blob, _ in written)
+        answer: dict[str, Any] = {
+            "tree": tree,
+            "files": len(written) + len(deleted),
+            "size": total,
+            "largest": max(sizes.values(), default=0),
+        }
+        if len(written) + len(deleted) > files or total > size:
+            return answer | {"written": [], "deleted": [], "too_large": True}, b""
+        answer["deleted"] = [_base64(path) for path in deleted]
+        answer["written"] = [[m, _base64(p), sizes.get(b, 0)] for m, b, p in written]
+        return answer, self._contents(blobs)
 
-    def apply(
-        self, base: str, written: Sequence[Entry], deleted: Sequence[str], contents: bytes
-    ) -> dict[str, Any]:
+    def apply(self, base: str, written: Sequence[Entry], deleted: Sequence[str], contents: bytes) -> Answer:
         """Bring a fresh checkout of ``base`` to a stored change; answers with the resulting tree."""
-        with self._lock:
-            lines, at = [f"0 {'0' * 40}\t".encode() + b64decode(path) for path in deleted], 0
-            for mode, path, size in written:
-                blob = _store(self._git_dir / "objects", contents[at : at + size])
-                at += size
-                lines.append(f"{mode} {blob}\t".encode() + b64decode(path))
-            scratch = {"GIT_INDEX_FILE": str(self._git_dir / "apply.index")}
-            self._git(["read-tree", base], extra=scratch)
-            feed = iter([b"".join(line + b"\0" for line in lines)])
-            self._git(["update-index", "-z", "--index-info"], extra=scratch, feed=lambda: next(feed, b""))
-            tree = self._git(["write-tree"], extra=scratch).decode().strip()
-            self._git(["read-tree", "--reset", "-u", tree])
-            self._git(["add", "--all", "."])
-            return {"tree": self._git(["write-tree"]).decode().strip()}
+        lines, at = [f"0 {'0' * 40}\t".encode() + a2b_base64(path) for path in deleted], 0
+        for mode, path, size, blob in written:
+            _store(f"{self._git_dir}/objects", blob, contents[at : at + size])
+            at += size
+            lines.append(f"{mode} {blob}\t".encode() + a2b_base64(path))
+        scratch = {"GIT_INDEX_FILE": f"{self._git_dir}/apply.index"}
+        self._git(["read-tree", base], extra=scratch)
+        listing = b"".join(line + b"\0" for line in lines)
+        self._git(["update-index", "-z", "--index-info"], extra=scratch, feed=listing)
+        tree = self._git(["write-tree"], extra=scratch).decode().strip()
+        self._git(["read-tree", "--reset", "-u", tree])
+        self._git(["add", "--all", "."])
+        return {"tree": self._git(["write-tree"]).decode().strip()}, b""
 
     def _sizes(self, blobs: Sequence[str]) -> dict[str, int]:
         if not blobs:
             return {}
-        feed = iter(["\n".join(blobs).encode() + b"\n"])
-        lines = self._git(["cat-file", "--batch-check"], feed=lambda: next(feed, b"")).decode().splitlines()
+        lines = self._git(["cat-file", "--batch-check"], feed=_lines(blobs)).decode().splitlines()
         return {name: int(size) for name, _, size in (line.split(" ") for line in lines)}
 
     def _contents(self, blobs: Sequence[str]) -> bytes:
         if not blobs:
             return b""
-        feed = iter(["\n".join(blobs).encode() + b"\n"])
-        raw = self._git(["cat-file", "--batch"], feed=lambda: next(feed, b""))
+        raw = self._git(["cat-file", "--batch"], feed=_lines(blobs))
         parts, at = [], 0
         for _ in blobs:
             end = raw.index(b"\n", at)
@@ -136,72 +135,73 @@ class Repository:
         self,
         arguments: Sequence[str],
         *,
-        feed: Callable[[], bytes] | None = None,
-        extra: dict[str, str] | None = None,
+        stdin: int | None = None,
+        feed: bytes = b"",
+        extra: Mapping[str, str] | None = None,
     ) -> bytes:
         env = {
             "PATH": os.defpath,
             "LC_ALL": "C",
             "HOME": "/nonexistent",
-            "GIT_DIR": str(self._git_dir),
-            "GIT_WORK_TREE": str(self._workspace),
+            "GIT_DIR": self._git_dir,
+            "GIT_WORK_TREE": self._workspace,
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": "/dev/null",
             "GIT_ATTR_NOSYSTEM": "1",
             **(extra or {}),
         }
-        output, errors = (os.memfd_create(name) for name in ("output", "errors"))
-        read_end, write_end = os.pipe()
+        opened = [os.memfd_create(name) for name in ("output", "errors", "input")]
+        output, errors, source = opened
         try:
-            child = self._processes.start(
-                ["git", *arguments],
-                env=env,
-                cwd=str(self._workspace),
-                stdin=read_end,
+            if feed:
+                with open(source, "wb", closefd=False) as file:
+                    file.write(feed)
+                os.lseek(source, 0, os.SEEK_SET)
+            code = self._children.run(
+                ["git", "-C", self._workspace, *arguments],
+                env,
+                stdin=source if stdin is None else stdin,
                 stdout=output,
                 stderr=errors,
             )
-            os.close(read_end)
-            read_end = -1
-            broken = False
-            while feed is not None and (data := feed()):
-                while data and not broken:
-                    try:
-                        data = data[os.write(write_end, data) :]
-                    except BrokenPipeError:
-                        broken = True  # git ended early; what comes still has to be taken from the channel
-            os.close(write_end)
-            write_end = -1
-            code = child.wait()
-            os.close(child.ended)
             if code:
                 words = os.pread(errors, 2000, 0).decode("utf-8", "replace").strip()
                 raise SnapshotError(f"git {arguments[0]} ended with {code}: {words}")
             return os.pread(output, os.fstat(output).st_size, 0)
         finally:
-            for descriptor in (output, errors, read_end, write_end):
-                if descriptor >= 0:
-                    os.close(descriptor)
+            for descriptor in opened:
+                os.close(descriptor)
 
 
-def _lay_out(git_dir: Path, base: str) -> None:
+def _lay_out(git_dir: str, base: str) -> None:
     """A git directory without templates whose branch stands at a commit of which only itself is known."""
     for name in ("objects/info", "objects/pack", "refs/heads", "info"):
-        (git_dir / name).mkdir(parents=True, exist_ok=True)
-    (git_dir / "HEAD").write_text("ref: refs/heads/main\n")
-    (git_dir / "refs/heads/main").write_text(base + "\n")
-    (git_dir / "shallow").write_text(base + "\n")
-    (git_dir / "config").write_text(_CONFIG)
-    (git_dir / "info/attributes").write_text(_ATTRIBUTES)
-    (git_dir / "info/exclude").write_text(_EXCLUDE)
+        os.makedirs(f"{git_dir}/{name}", exist_ok=True)
+    _write(f"{git_dir}/HEAD", "ref: refs/heads/main\n")
+    _write(f"{git_dir}/refs/heads/main", base + "\n")
+    _write(f"{git_dir}/shallow", base + "\n")
+    _write(f"{git_dir}/config", _CONFIG)
+    _write(f"{git_dir}/info/attributes", _ATTRIBUTES)
+    _write(f"{git_dir}/info/exclude", _EXCLUDE)
 
 
-def _store(objects: Path, content: bytes) -> str:
-    """Write a loose blob and say its id (gitformat-loose)."""
-    raw = b"blob %d\0" % len(content) + content
-    name = hashlib.sha1(raw, usedforsecurity=False).hexdigest()
-    path = objects / name[:2] / name[2:]
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(zlib.compress(raw, 1))
-    return name
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def _store(objects: str, blob: str, content: bytes) -> None:
+    """Write a loose blob under its id (gitformat-loose)."""
+    path = f"{objects}/{blob[:2]}/{blob[2:]}"
+    if not os.path.exists(path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(zlib.compress(b"blob %d\0" % len(content) + content, 1))
+
+
+def _base64(data: bytes) -> str:
+    return b2a_base64(data, newline=False).decode()
+
+
+def _lines(names: Sequence[str]) -> bytes:
+    return "\n".join(names).encode() + b"\n"
