@@ -3,7 +3,7 @@
 They were written inside a sandbox: every number has its bounds, and no text is longer than a tool may say.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -12,6 +12,11 @@ from contracts.tools import ToolCall, ToolResult
 TEXT = 64_000
 """Characters of an answer that are passed on; what an honest tool server says is shorter."""
 
+_REACHED = {
+    "memory": "the sandbox's memory was used up and processes were killed",
+    "processes": "the sandbox's limit of processes was reached",
+    "disk": "a file system of the sandbox is full",
+}
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
@@ -26,6 +31,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     timed_out: bool = False
     cancelled: bool = False
     state_kept: bool = True
+    limits: Annotated[list[Literal["memory", "processes", "disk"]], msgspec.Meta(max_length=3)] = []
     seconds: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
     omitted: _Count = 0
 
@@ -59,19 +65,21 @@ def command_result(call: ToolCall, answer: Answer) -> ToolResult:
 
 
 def _told(answer: Answer, seconds: float) -> str:
-    """A command's output and how it ended, as the model reads it."""
-    content = answer.content
+    """A command's output and what there is to know about its end, as the model reads it."""
+    notes = []
     if not answer.state_kept:
-        content += "\n[variables and functions of more than 1 MiB: they are not kept for the next command]"
+        notes.append("variables and functions of more than 1 MiB: they are not kept for the next command")
+    notes += [_REACHED[limit] for limit in answer.limits]
     if answer.timed_out:
-        end = f"[stopped after {seconds:g} s; the command and everything it started was killed]"
+        notes.append(f"stopped after {seconds:g} s; the command and everything it started was killed")
     elif answer.cancelled:
-        end = "[cancelled; the command and everything it started was killed]"
+        notes.append("cancelled; the command and everything it started was killed")
     elif answer.exit_code:
-        end = f"[exit code {answer.exit_code}]"
-    else:
-        return content
-    return f"{content}\n{end}" if content and not content.endswith("\n") else content + end
+        notes.append(f"exit code {answer.exit_code}")
+    if not notes:
+        return answer.content
+    gap = "\n" if answer.content and not answer.content.endswith("\n") else ""
+    return answer.content + gap + "\n".join(f"[{note}]" for note in notes)
 
 
 def _text(content: str) -> str:

@@ -11,6 +11,7 @@ import os
 import time
 
 from .clip import Clip
+from .limits import Limits
 from .processes import kill, kill_below, kill_everything
 
 TYPE_CHECKING = False
@@ -148,6 +149,7 @@ class Shell:
         self._spare: Bash | None = None
         self._running = 0
         self._left: list[int] = []
+        self._limits = Limits()
 
     def restart(self) -> dict[str, Any]:
         """End everything that was ever started and forget directory, variables and functions."""
@@ -265,6 +267,7 @@ class Shell:
                 "timed_out": running.timed_out,
                 "cancelled": running.cancelled,
                 "state_kept": kept,
+                "limits": self._limits.reached(),
                 "seconds": round(time.monotonic() - running.began, 3),
             }
         )
