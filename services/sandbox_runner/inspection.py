@@ -20,13 +20,14 @@ _NO_CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 _DEVICES = {"null", "zero", "full", "random", "urandom", "tty", "console"}
 _PODMANS_FILES = {"/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/run/.containerenv"}
 _OURS = re.compile(r"proxy|^MILLRACE_|^ANTHROPIC_|^GITHUB_", re.IGNORECASE)
+_NAMESPACES = {"net": "network", "user": "user-namespace", "pid": "process-1"}
 _RLIMITS = {"nofile": "Max open files", "nproc": "Max processes", "core": "Max core file size"}
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
     """What one side sees of a container's first process: texts of proc(5), values of cgroups(7).
 
-    ``apart`` are the namespaces that are the host's own and should not be (only the host can tell).
+    ``shared`` are the namespaces that are the host's own and should not be (only the host can tell).
     ``refused`` are the errors of two forbidden calls (only the inside can try).
     """
 
@@ -92,6 +93,8 @@ def _seen(body: Mapping[str, Any], view: View) -> list[Difference]:
     expect("no-new-privileges", fields.get("NoNewPrivs", "").strip() == "1", "NoNewPrivs is not set")
     expect("seccomp", fields.get("Seccomp", "").strip() == "2", "no system call filter is in force")
     if view.refused is not None:
+        ids = {fields.get(name, "").split()[:4].count(str(UID)) for name in ("Uid", "Gid")}
+        expect("capabilities", ids == {4}, "it runs as another user")
         refused = view.refused.get("namespace"), view.refused.get("family")
         expect(
             "seccomp", refused == (errno.ENOSYS, errno.ENOSYS), "another filter than Millrace's is in force"
@@ -103,7 +106,7 @@ def _seen(body: Mapping[str, Any], view: View) -> list[Difference]:
     expect("environment", not leaked, f"its environment has {', '.join(leaked)}")
     expect("process-1", not view.dumpable, "its first process can be read")
     for shared in view.shared:
-        guarantee = {"net": "network", "user": "user-namespace"}.get(shared, "mounts")
+        guarantee = _NAMESPACES.get(shared, "mounts")
         expect(guarantee, False, f"its {shared} namespace is the host's")
     most = {limit["type"]: limit["hard"] for limit in body["r_limits"]}
     for kind, title in _RLIMITS.items():
