@@ -57,7 +57,7 @@ def setup(names: Collection[str], contents: Mapping[str, str], *, scripts: bool)
     if not (installable or files or named):
         return ()
     pip = _PIP if scripts else f"{_PIP} --only-binary :all:"
-    wanted = " ".join([*files, *map(shlex.quote, ["pytest", *named])])
+    wanted = " ".join([*files, *map(shlex.quote, dict.fromkeys(["pytest", *named]))])
     commands = ["python3 -m venv /deps/venv"]
     if not installable:
         return (*commands, f"{pip} {wanted}")

@@ -29,7 +29,7 @@ _HEAD_SECONDS = 10.0
 _LOOK_UP_SECONDS = 10.0
 _CONNECT_SECONDS = 10.0
 _IDLE_SECONDS = 120.0
-_CONNECTIONS = 64
+_CONNECTIONS = 256  # npm opens a connection per request through a proxy
 _CHUNK = 64 * 1024
 _HELLO = 64 * 1024
 _REMEMBERED = 50
@@ -88,6 +88,8 @@ class Proxy:
         self._connections = connections
         self._open: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._found: dict[str, list[str]] = {}
+        self._looking: dict[str, asyncio.Lock] = {}
         self.traffic: dict[Target, Traffic] = {}
         self.refused: dict[Refusal, int] = {}
 
@@ -168,11 +170,7 @@ class Proxy:
     async def _connect(
         self, target: Target, public: bool
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        try:
-            async with asyncio.timeout(_LOOK_UP_SECONDS):
-                addresses = await self._look_up(target.host, target.port)
-        except (OSError, UnicodeError, TimeoutError) as error:
-            raise Blocked("its name was not found", str(target), status="502 Bad Gateway") from error
+        addresses = await self._addresses(target)
         if public:
             try:
                 check_addresses(addresses, [each for each in addresses if _is_own(each)])
@@ -183,6 +181,17 @@ class Proxy:
                 async with asyncio.timeout(_CONNECT_SECONDS):
                     return await asyncio.open_connection(address, target.port, limit=_CHUNK)
         raise Blocked("it does not answer", str(target), status="502 Bad Gateway")
+
+    async def _addresses(self, target: Target) -> list[str]:
+        """The addresses of a host, looked up once for the whole setup."""
+        async with self._looking.setdefault(target.host, asyncio.Lock()):
+            if target.host not in self._found:
+                try:
+                    async with asyncio.timeout(_LOOK_UP_SECONDS):
+                        self._found[target.host] = await self._look_up(target.host, target.port)
+                except (OSError, UnicodeError, TimeoutError) as error:
+                    raise Blocked("its name was not found", str(target), status="502 Bad Gateway") from error
+            return self._found[target.host]
 
     async def _hello(self, reader: asyncio.StreamReader, target: Target) -> bytes:
         """The first bytes, which must be TLS for exactly the host that was asked for."""

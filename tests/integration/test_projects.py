@@ -11,9 +11,15 @@ from tests.integration.setup_kit import yard
 from tests.projects.fetch import Real, npm, sdist
 from tests.projects.run import run
 
+_FASTQ = """
+[setup]
+commands = ["npm install --no-package-lock --omit=dev --no-audit --no-fund --loglevel=error tape"]
+[test]
+command = "npm run --silent legacy"
+"""
 SAMPLE = (
     Real("itsdangerous", "Python", sdist("itsdangerous")),
-    Real("side-channel", "Node", npm("side-channel"), '[test]\ncommand = "npm run --silent tests-only"\n'),
+    Real("fastq", "Node", npm("fastq"), _FASTQ),
 )
 
 
