@@ -131,6 +131,8 @@ class Proxy:
                 await asyncio.wait_for(writer.drain(), 1)
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             pass  # one of the two ends went away; the client tries again if it wants to
+        except asyncio.CancelledError:
+            pass  # the proxy closes, which is the only one to cancel this; asyncio's streams would report it
         finally:
             self._open.discard(task)
             writer.close()

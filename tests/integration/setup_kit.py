@@ -130,7 +130,7 @@ class Yard(msgspec.Struct):
         )
 
     @asynccontextmanager
-    async def open(self, source: Source, stored: Stored) -> AsyncIterator[Open]:
+    async def open(self, source: Source, stored: Stored | None = None) -> AsyncIterator[Open]:
         """A later sandbox of the repository."""
         ground = Ground(
             repository_id=source.id,
