@@ -29,6 +29,7 @@ _HEAD_SECONDS = 10.0
 _LOOK_UP_SECONDS = 10.0
 _CONNECT_SECONDS = 10.0
 _IDLE_SECONDS = 120.0
+_LINGER_SECONDS = 5.0
 _CONNECTIONS = 256  # npm opens a connection per request through a proxy
 _CHUNK = 64 * 1024
 _HELLO = 64 * 1024
@@ -226,7 +227,12 @@ class Proxy:
         out = asyncio.create_task(self._copy(reader, answering, "sent", traffic, moved))
         back = asyncio.create_task(self._copy(upstream, writer, "received", traffic, moved))
         try:
-            await asyncio.wait({out, back}, return_when=asyncio.FIRST_EXCEPTION)
+            await asyncio.wait({out, back}, return_when=asyncio.FIRST_COMPLETED)
+            # One side has said all it had to say. Many servers never say so in return.
+            last = -1.0
+            while not (out.done() and back.done()) and moved[0] != last:
+                last = moved[0]
+                await asyncio.wait({out, back}, timeout=_LINGER_SECONDS)
         finally:
             for task in (out, back):
                 task.cancel()

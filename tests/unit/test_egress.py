@@ -325,3 +325,29 @@ async def test_what_is_remembered_of_refusals_is_bounded_and_printable(
         await ask(tmp_path, connect("a1.example:443"))
         assert len(proxy.refused) == 50
         assert sum(proxy.refused.values()) == 51
+
+
+async def test_a_connection_whose_client_left_does_not_stay(
+    tmp_path: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that keeps its side open must not hold a place that others wait for."""
+    monkeypatch.setattr(proxies, "_LINGER_SECONDS", 0.1)
+    open_ones = []
+
+    async def never_closes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_ones.append(writer)
+        await reader.read()
+
+    server = await asyncio.start_server(never_closes, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    policy = Policy(mirrors=frozenset({Target("mirror.test", port)}))
+    async with Proxy(tmp_path, policy, look_up=upstream.look_up, connections=1):
+        _, _, writer = await ask(tmp_path, connect(f"mirror.test:{port}"))
+        writer.write(hello("mirror.test"))
+        writer.write_eof()
+        async with asyncio.timeout(5):
+            while (await ask(tmp_path, connect(f"mirror.test:{port}")))[0].startswith(b"HTTP/1.1 503"):
+                pass
+    server.close()
+    for each in open_ones:
+        each.close()
