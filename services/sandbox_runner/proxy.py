@@ -30,7 +30,9 @@ _LOOK_UP_SECONDS = 10.0
 _CONNECT_SECONDS = 10.0
 _IDLE_SECONDS = 120.0
 _LINGER_SECONDS = 5.0
-_CONNECTIONS = 256  # npm opens a connection per request through a proxy
+_CONNECTIONS = 128
+_WAITING = 2048  # npm opens a connection for each of its requests, hundreds at once
+_WAIT_SECONDS = 60.0
 _CHUNK = 64 * 1024
 _HELLO = 64 * 1024
 _REMEMBERED = 50
@@ -69,7 +71,7 @@ class Proxy:
         sent: bytes that may leave over all connections; more ends them. Packages come in, little goes out.
         received: bytes that may come in.
         look_up: how names become addresses.
-        connections: how many may be open at once.
+        connections: how many may be open at once; others wait.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Proxy:
         self._left = {"sent": sent, "received": received}
         self._look_up = look_up
         self._connections = connections
+        self._places = asyncio.Semaphore(connections)
         self._open: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._found: dict[str, list[str]] = {}
@@ -139,8 +142,20 @@ class Proxy:
             writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._open) > self._connections:
-            raise Blocked("too many connections at once", status="503 Service Unavailable")
+        crowd = Blocked("too many connections at once", status="503 Service Unavailable")
+        if len(self._open) > self._connections + _WAITING:
+            raise crowd
+        try:
+            async with asyncio.timeout(_WAIT_SECONDS):
+                await self._places.acquire()
+        except TimeoutError:
+            raise crowd from None
+        try:
+            await self._serve_one(reader, writer)
+        finally:
+            self._places.release()
+
+    async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         target = await self._request(reader)
         public = check_target(self._policy, target)
         upstream, answering = await self._connect(target, public)
