@@ -37,8 +37,7 @@ def question(asked: f.QuestionAsked) -> str:
     """The run is parked."""
     return (
         "**Millrace has a question.** Answer it in a comment below; "
-        "the work then goes on where it stopped.\n\n"
-        + outbound.markdown(asked.question, web=WEB)
+        "the work then goes on where it stopped.\n\n" + outbound.markdown(asked.question, web=WEB)
     )
 
 
