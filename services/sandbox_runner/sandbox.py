@@ -38,13 +38,29 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A sandbox to be. ``sandbox_id`` names it everywhere; preparing it again replaces what has its name."""
+    """A sandbox to be. ``sandbox_id`` names it everywhere; preparing it again replaces what has its name.
+
+    ``deps`` is a host directory that it sees read-only as ``/deps``: what the repository's setup left.
+    ``environment`` is added to the variables of every command, ``path`` before the directories of PATH.
+    For a setup alone: ``scratch`` is the size of a writable ``/deps`` in bytes, and ``outside`` a host
+    directory with sockets that it sees as ``/run/setup``.
+    """
 
     sandbox_id: str
     run_id: str
     image: str
     limits: Limits = Limits()
     labels: dict[str, str] = {}
+    deps: Path | None = None
+    environment: dict[str, str] = {}
+    path: tuple[str, ...] = ()
+    scratch: int = 0
+    outside: Path | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether any sandbox of this image and these limits would do, started before it was asked for."""
+        return self.deps is None and self.outside is None and not self.scratch and not self.labels
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
