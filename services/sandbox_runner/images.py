@@ -105,10 +105,27 @@ class Images:
         found = self._known.get(identity) or self._recall(identity)
         if found is None:
             found = await self._look(name, identity)
-        if found.cargo and not found.learnt and self.learn is not None:
-            found = await self._learn(found)
         self._known[identity] = found
         return msgspec.structs.replace(found, name=name)
+
+    async def complete(self, image: Image) -> Image:
+        """The same image, with the hosts that only Cargo's indexes know."""
+        if image.learnt or not image.cargo or self.learn is None:
+            return image
+        hosts = {*image.hosts, *image.cargo}
+        learnt = True
+        for index in image.cargo:
+            try:
+                address = urlsplit(await self.learn(image, index))
+                hosts.add(address.hostname or index)
+            except (MillraceError, ValueError) as error:
+                logger.info("a Cargo index did not say where its files are", index=index, why=str(error))
+                learnt = False
+        found = msgspec.structs.replace(image, hosts=tuple(sorted(hosts)), learnt=learnt)
+        if learnt:
+            self._known[image.id] = found
+            self._remember(found)
+        return found
 
     async def _look(self, name: str, identity: str) -> Image:
         box = PodmanSandbox(self._host, self._directory)
@@ -142,20 +159,6 @@ class Images:
         )
         self._remember(image)
         return image
-
-    async def _learn(self, image: Image) -> Image:
-        assert self.learn is not None  # noqa: S101  the caller looked
-        hosts = set(image.hosts)
-        for index in image.cargo:
-            try:
-                address = urlsplit(await self.learn(image, index))
-            except (MillraceError, ValueError) as error:
-                logger.info("a Cargo index did not say where its files are", index=index, why=str(error))
-                return image
-            hosts |= {index, address.hostname or index}
-        learnt = msgspec.structs.replace(image, hosts=tuple(sorted(hosts)), learnt=True)
-        self._remember(learnt)
-        return learnt
 
     def _recall(self, identity: str) -> Image | None:
         try:

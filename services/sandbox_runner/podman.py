@@ -23,6 +23,7 @@ from services.sandbox_runner.podman_host import SANDBOX_ID, PodmanHost
 from services.sandbox_runner.profile import container_name, container_spec
 from services.sandbox_runner.sandbox import CheckResult, Ready, SandboxGone, SandboxSpec
 from services.sandbox_runner.toolserver.wire import CHUNK
+from services.sandbox_runner.wrapping import unpack, wrapped
 
 _START_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
@@ -31,6 +32,7 @@ _GRACE_SECONDS = 20.0
 """What a tool call may take beyond its own deadline: killing its processes and sending the answer."""
 
 _HEAD, _TAIL = 12_000, 18_000
+_VERIFY = 200_000
 _REPORT = 1_500_000
 """Bytes that one of our own programs may write from its beginning, and as many to its end."""
 
@@ -221,7 +223,15 @@ class PodmanSandbox:
             )
 
     async def verify(
-        self, spec: SandboxSpec, pack: Path, base: str, change: Change, command: str, seconds: float
+        self,
+        spec: SandboxSpec,
+        pack: Path,
+        base: str,
+        change: Change,
+        command: str,
+        seconds: float,
+        *,
+        report: bool = False,
     ) -> CheckResult:
         """Run the command on exactly the change's tree, in a container that ran nothing before."""
         if change.base != base or (self._spec is not None and self._spec.sandbox_id == spec.sandbox_id):
@@ -236,8 +246,10 @@ class PodmanSandbox:
                     )
             else:
                 await fresh.restore(change)
-            call = ToolCall(id="verify", name="bash", input={"command": command}, seconds=seconds)
-            result = await fresh.call(call)
+            given = {"command": wrapped(command) if report else command}
+            call = ToolCall(id="verify", name="bash", input=given, seconds=seconds)
+            result = await fresh._bash(call, head=_VERIFY, tail=_VERIFY)
+            reports = await fresh._reports() if report else ()
         finally:
             await asyncio.shield(fresh.release())
         return CheckResult(
@@ -247,7 +259,16 @@ class PodmanSandbox:
             seconds=result.seconds,
             output=result.content,
             omitted=result.omitted,
+            reports=reports,
         )
+
+    async def _reports(self) -> tuple[tuple[str, str], ...]:
+        """What the last command reported; a sandbox that cannot say any more reported nothing."""
+        try:
+            result = await self.run_program("collect", seconds=60)
+        except SandboxGone:
+            return ()
+        return unpack(result.content) if result.exit_code == 0 and not result.omitted else ()
 
     async def release(self) -> None:
         """Close the channel, remove the container and its directory."""

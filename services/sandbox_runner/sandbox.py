@@ -82,7 +82,8 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     """One command on exactly ``tree``, in a sandbox that ran nothing else.
 
     ``exit_code`` is None if it did not end within its time. ``output`` is head and tail, ``omitted`` the
-    number of bytes cut between them.
+    number of bytes cut between them. ``reports`` are names and texts of the files in which test runners say
+    what became of each test; the tested code wrote them.
     """
 
     command: str
@@ -91,6 +92,7 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     output: str
     omitted: int = 0
+    reports: tuple[tuple[str, str], ...] = ()
 
 
 class Sandbox(Protocol):
@@ -120,9 +122,21 @@ class Sandbox(Protocol):
         """Bring a freshly prepared sandbox to a checkpoint; ``Refused`` if it does not yield its tree."""
 
     async def verify(
-        self, spec: SandboxSpec, pack: Path, base: str, change: Change, command: str, seconds: float
+        self,
+        spec: SandboxSpec,
+        pack: Path,
+        base: str,
+        change: Change,
+        command: str,
+        seconds: float,
+        *,
+        report: bool = False,
     ) -> CheckResult:
-        """Run a command on base and change in a fresh sandbox of its own, which is gone afterwards."""
+        """Run a command on base and change in a fresh sandbox of its own, which is gone afterwards.
+
+        Args:
+            report: make test runners say what became of each test.
+        """
 
     async def release(self) -> None:
         """End it and leave nothing behind; a sandbox that is gone already is fine."""

@@ -24,7 +24,8 @@ from contracts import facts as f
 from contracts.tools import ToolCall
 from services.kit.errors import Later, Refused
 from services.sandbox_runner.deps import Received, Store, Stored, receive
-from services.sandbox_runner.egress import Policy
+from services.sandbox_runner.egress import Policy, Target
+from services.sandbox_runner.images import Image
 from services.sandbox_runner.inside import program
 from services.sandbox_runner.mirror import Mirror
 from services.sandbox_runner.podman import PodmanSandbox
@@ -132,6 +133,32 @@ class Setups:
             async with self._permits:
                 return await self._run(order, key)
 
+    async def ask_index(self, image: Image, index: str) -> str:
+        """The address below which a Cargo index keeps its files.
+
+        Raises:
+            Later: it did not say.
+        """
+        outside = self._store.begin(0)
+        outside.mkdir(mode=0o755)
+        target = Target(index)
+        mirrors = self.rules.mirrors & {target}
+        policy = Policy(hosts=frozenset({target}) - mirrors, mirrors=mirrors)
+        settings = RepositorySettings()
+        box = PodmanSandbox(self._host, self._mirror.path(0))
+        try:
+            self._hand_in(outside)
+            async with Proxy(outside, policy):
+                await box.start(self._spec("", image.id, outside, settings))
+                await self._open(box)
+                result = await box.run_program("cargo_files", str(PROXY_PORT), index, BUNDLE, seconds=60)
+        finally:
+            await asyncio.shield(box.release())
+            shutil.rmtree(outside, ignore_errors=True)
+        if result.exit_code != 0:
+            raise Later(f"{index} does not answer: {result.content[-300:]}", kind="setup_index")
+        return result.content.strip()
+
     def _find(self, order: Order, key: str) -> Stored | None:
         found = self._store.find(order.repository_id, key)
         if found is None:
@@ -144,8 +171,7 @@ class Setups:
         outside.mkdir(mode=0o755)
         began = time.monotonic()
         try:
-            (outside / "ca.pem").write_text(self.rules.ca)
-            (outside / "ca.pem").chmod(0o644)
+            self._hand_in(outside)
             report, received = await self._carry_out(order, outside, part)
             report = msgspec.structs.replace(report, seconds=round(time.monotonic() - began, 3))
             return self._store.keep(
@@ -155,13 +181,18 @@ class Setups:
             self._store.discard(part)
             shutil.rmtree(outside, ignore_errors=True)
 
+    def _hand_in(self, outside: Path) -> None:
+        (outside / "ca.pem").write_text(self.rules.ca)
+        (outside / "ca.pem").chmod(0o644)
+
     async def _carry_out(self, order: Order, outside: Path, part: Path) -> tuple[f.Setup, Received | None]:
         box = PodmanSandbox(self._host, self._mirror.path(order.repository_id))
         report = f.Setup(commands=order.commands, ok=False)
         try:
             async with Proxy(outside, order.policy) as proxy:
                 self._tell(proxy)
-                await box.prepare(self._spec(order, outside), order.pack, order.base)
+                spec = self._spec(order.run_id, order.image, outside, order.settings)
+                await box.prepare(spec, order.pack, order.base)
                 ok, output = await self._commands(box, order.commands)
             # From here on there is no way out: what the setup left running reaches nobody.
             report = f.Setup(
@@ -184,13 +215,13 @@ class Setups:
         finally:
             await asyncio.shield(box.release())
 
-    def _spec(self, order: Order, outside: Path) -> SandboxSpec:
+    def _spec(self, run_id: str, image: str, outside: Path, settings: RepositorySettings) -> SandboxSpec:
         rules = self.rules
         disk = min(_DISK, rules.memory // 4)
         return SandboxSpec(
             sandbox_id=f"setup-{uuid.uuid4().hex[:12]}",
-            run_id=order.run_id,
-            image=order.image,
+            run_id=run_id,
+            image=image,
             limits=Limits(
                 memory=rules.memory,
                 disk=disk,
@@ -199,17 +230,13 @@ class Setups:
             ),
             scratch=rules.memory - disk - _RESERVE,
             outside=outside,
-            environment=setup_environment(rules, order.settings),
+            environment=setup_environment(rules, settings),
             path=path(EVERYTHING),
         )
 
     async def _commands(self, box: PodmanSandbox, commands: Sequence[str]) -> tuple[bool, str]:
         """Whether all of them ended well, and what they wrote."""
-        await _start_relay(box)
-        if self.rules.ca:
-            made = await box.run_program("trust", f"{OUTSIDE}/ca.pem", BUNDLE, JAVA_STORE, seconds=60)
-            if made.exit_code != 0:
-                raise Later(f"the certificates could not be used: {made.content[-300:]}", kind="setup_ca")
+        await self._open(box)
         deadline = time.monotonic() + self.rules.seconds
         said = []
         for number, command in enumerate(commands):
@@ -220,6 +247,14 @@ class Setups:
             if result.exit_code != 0:
                 return False, "\n".join(said)
         return True, "\n".join(said)
+
+    async def _open(self, box: PodmanSandbox) -> None:
+        """The way out inside, and what it takes to trust those at its other end."""
+        await _start_relay(box)
+        if self.rules.ca:
+            made = await box.run_program("trust", f"{OUTSIDE}/ca.pem", BUNDLE, JAVA_STORE, seconds=60)
+            if made.exit_code != 0:
+                raise Later(f"the certificates could not be used: {made.content[-300:]}", kind="setup_ca")
 
     async def _take(self, box: PodmanSandbox, outside: Path, part: Path) -> Received:
         """What lies in ``/deps``, as a directory of the host."""

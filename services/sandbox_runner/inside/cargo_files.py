@@ -1,6 +1,6 @@
 """Where a Cargo index keeps its files: its ``config.json`` says (The Cargo Book, "Registry Index").
 
-Arguments: the proxy's port and the index's host.
+Arguments: the proxy's port, the index's host, a file of certificates that may be missing.
 """
 
 import json
@@ -9,8 +9,8 @@ import ssl
 import sys
 from http.client import HTTPSConnection
 
-port, host = int(sys.argv[1]), sys.argv[2]
-context = ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE"))
+port, host, bundle = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+context = ssl.create_default_context(cafile=bundle if os.path.exists(bundle) else None)
 connection = HTTPSConnection("127.0.0.1", port, timeout=20, context=context)
 connection.set_tunnel(host, 443)
 connection.request("GET", "/config.json", headers={"User-Agent": "millrace"})
