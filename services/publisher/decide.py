@@ -84,7 +84,7 @@ def _verified(
     run: Active, fact: f.AnyFact, seen: f.VerificationFinished, proposal: f.SolutionProposed
 ) -> list[Plan]:
     if seen.verdict == "unchanged":
-        return [_finish(run, "unchanged", words.unchanged(proposal, seen))]
+        return [_finish(run, "unchanged", words.unchanged(proposal, seen.reason))]
     if seen.verdict in ("refused", "failed") and not proposal.last:
         return _news(run, fact)  # the agent goes on
     if seen.verdict == "refused":

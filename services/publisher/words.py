@@ -56,10 +56,10 @@ def answered(answer: f.AnswerGiven) -> str:
     return outbound.markdown(answer.text, web=WEB) + "\n\n<sub>Answered by Millrace without a change.</sub>"
 
 
-def unchanged(proposal: f.SolutionProposed, seen: f.VerificationFinished) -> str:
+def unchanged(proposal: f.SolutionProposed, reason: str = "") -> str:
     """Work without a difference, or without one that means something."""
     said = outbound.markdown(proposal.summary, web=WEB, limit=20_000)
-    why = outbound.line(seen.reason) if seen.reason else "nothing in the repository differs from before"
+    why = outbound.line(reason) if reason else "nothing in the repository differs from before"
     first = f"**Millrace ended without a change:** {why}."
     return f"{first}\n\n{said}".strip()
 
