@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from services.kit.errors import Misconfigured
@@ -41,23 +41,20 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
-def _split(value: Any) -> Any:
-    return (
-        tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-    )
-
-
-def _pairs(value: tuple[str, ...]) -> tuple[str, ...]:
-    for pair in value:
+def _pairs(value: str) -> str:
+    for pair in split(value):
         name, equals, _ = pair.partition("=")
         if not equals or not name.isidentifier() or not name.isascii():
             raise ValueError("must be NAME=VALUE, separated by commas")
     return value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
-"""Separated by commas."""
-Pairs = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_pairs)]
+def split(value: str) -> tuple[str, ...]:
+    """The parts of a setting that is a list, separated by commas."""
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+Pairs = Annotated[str, AfterValidator(_pairs)]
 Address = Annotated[str, AfterValidator(_address)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
@@ -98,22 +95,22 @@ class Settings(BaseSettings):
     """Working time of a run: model and tools; waiting for a person does not count."""
 
     sandbox_image: str | None = None
-    sandbox_images: Names = ()
+    sandbox_images: str = ""
     """Images that a repository's ``.millrace.toml`` may choose, by their exact names."""
     sandbox_runtime: str | None = None
     sandbox_limit: int = Field(default=8, ge=1)
     sandbox_memory: int = Field(default=2048, ge=512)
     podman_url: str | None = None
 
-    setup_hosts: Names = ("image",)
+    setup_hosts: str = "image"
     """What every setup may reach, port 443; ``image`` stands for what the image's package managers use."""
-    setup_extra_hosts: Names = ()
+    setup_extra_hosts: str = ""
     """What a repository may ask for besides; ``*`` stands for any public host."""
-    setup_mirrors: Names = ()
+    setup_mirrors: str = ""
     """The operator's own package indexes, HOST or HOST:PORT, at any address; TLS all the same."""
     setup_ca: Path | None = None
     """A file of certificates that setups trust besides the image's."""
-    setup_environment: Pairs = ()
+    setup_environment: Pairs = ""
     """NAME=VALUE for every setup, such as an index's address; no credentials."""
     setup_scripts: Literal["repository", "never"] = "repository"
     """Whether a repository may turn install scripts on."""

@@ -22,7 +22,7 @@ from services.sandbox_runner.detect import inputs
 from services.sandbox_runner.grounds import Ground, Grounds, readable
 from services.sandbox_runner.held import Shelf
 from services.sandbox_runner.mirror import Mirror
-from services.sandbox_runner.paths import protected
+from services.sandbox_runner.paths import protected, sensitive
 from services.sandbox_runner.podman import PodmanSandbox
 from services.sandbox_runner.podman_host import PodmanHost
 from services.sandbox_runner.reports import compare
@@ -201,6 +201,11 @@ class Workshop:
 def _notes(ground: Ground, touched: Sequence[bytes]) -> tuple[str, ...]:
     """What a reader should know about how the tests ran."""
     notes = list(ground.notes)
+    if looked := sensitive(touched):
+        named = ", ".join(f"`{path}`" for path in looked[:20]) + (" and more" if len(looked) > 20 else "")
+        notes.append(
+            f"Sensitive files changed: {named}. They decide what runs on the machines of others: read them first."
+        )
     changed = inputs([readable(path) for path in touched], ground.project.settings)
     if changed and ground.setup is not None:
         named = ", ".join(changed[:10])

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from services.kit.errors import Misconfigured
-from services.kit.settings import Settings
+from services.kit.settings import Settings, split
 from services.sandbox_runner.change import DEFAULT_LIMITS
 from services.sandbox_runner.deps import Room, Store
 from services.sandbox_runner.egress import PORT, Target, parse_target
@@ -33,7 +33,7 @@ def build_grounds(settings: Settings, host: PodmanHost, mirror: Mirror, image: s
     store = Store(home / "deps", Room(size=memory // 2, total=settings.setup_store * MIB))
     store.sweep()
     setups = Setups(host, mirror, store, rules, at_once=max(1, settings.sandbox_limit // 4))
-    images = Images(host, home / "images", image, settings.sandbox_images, learn=setups.ask_index)
+    images = Images(host, home / "images", image, split(settings.sandbox_images), learn=setups.ask_index)
     most = settings.change_size * MIB
     change = msgspec.structs.replace(
         DEFAULT_LIMITS, files=settings.change_files, size=most, file_size=min(most, DEFAULT_LIMITS.file_size)
@@ -43,20 +43,20 @@ def build_grounds(settings: Settings, host: PodmanHost, mirror: Mirror, image: s
 
 def rules_of(settings: Settings) -> Rules:
     """What setups may do, from the settings."""
-    hosts = [name for name in settings.setup_hosts if name != IMAGE_HOSTS]
-    anywhere = ANY in settings.setup_extra_hosts
-    extra = None if anywhere else _targets("SETUP_EXTRA_HOSTS", settings.setup_extra_hosts)
+    named, wished = split(settings.setup_hosts), split(settings.setup_extra_hosts)
+    hosts = [name for name in named if name != IMAGE_HOSTS]
+    extra = None if ANY in wished else _targets("SETUP_EXTRA_HOSTS", wished)
     try:
         ca = settings.setup_ca.read_text() if settings.setup_ca is not None else ""
     except (OSError, UnicodeDecodeError) as error:
         raise Misconfigured(f"MILLRACE_SETUP_CA: the file cannot be read ({type(error).__name__})") from error
     return Rules(
         hosts=_targets("SETUP_HOSTS", hosts),
-        image_hosts=IMAGE_HOSTS in settings.setup_hosts,
+        image_hosts=IMAGE_HOSTS in named,
         extra=extra,
-        mirrors=_targets("SETUP_MIRRORS", settings.setup_mirrors, ports=True),
+        mirrors=_targets("SETUP_MIRRORS", split(settings.setup_mirrors), ports=True),
         ca=ca,
-        environment=dict(pair.split("=", 1) for pair in settings.setup_environment),
+        environment=dict(pair.split("=", 1) for pair in split(settings.setup_environment)),
         scripts=settings.setup_scripts == "repository",
         memory=settings.setup_memory * MIB,
         seconds=settings.setup_minutes * 60,

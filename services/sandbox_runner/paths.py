@@ -84,6 +84,26 @@ def wrong_link(path: bytes, target: bytes) -> str | None:
     return None
 
 
+_SENSITIVE = re.compile(
+    r"""(^|/)(package\.json|package-lock\.json|npm-shrinkwrap\.json|yarn\.lock|pnpm-lock\.yaml|\.npmrc|\.yarnrc(\.yml)?
+        |setup\.py|setup\.cfg|pyproject\.toml|pip\.conf|requirements[^/]*\.txt|poetry\.lock|uv\.lock|pipfile(\.lock)?
+        |conftest\.py|sitecustomize\.py|usercustomize\.py|[^/]+\.pth|noxfile\.py|tox\.ini
+        |(gnu)?makefile|cmakelists\.txt|configure(\.ac)?|build\.rs|cargo\.(toml|lock)|go\.(mod|sum|work)
+        |pom\.xml|[^/]+\.gradle(\.kts)?|gradlew(\.bat)?|gradle-wrapper\.(jar|properties)
+        |dockerfile[^/]*|containerfile[^/]*|(docker-)?compose[^/]*\.ya?ml|\.pre-commit-config\.yaml|\.envrc|\.env
+        |codeowners|agents\.md|claude\.md|\.cursorrules|\.mcp\.json|\.gitattributes|\.gitmodules)$
+      | (^|/)\.(devcontainer|vscode|claude|cursor|husky|cargo|mvn|yarn)/ | (^|/)requirements/[^/]+\.txt$
+      | ^\.github/""",
+    re.VERBOSE,
+)
+
+
+def sensitive(paths: Iterable[bytes]) -> list[str]:
+    """Those paths that decide what runs on the machines of people who build, test or open the repository."""
+    texts = [path.decode("utf-8", "backslashreplace") for path in paths]
+    return sorted(text for text in texts if _SENSITIVE.search(text.casefold()))
+
+
 def protected(paths: Iterable[bytes], patterns: Collection[str] = ()) -> list[str]:
     """Those paths that tell machines with credentials what to run: workflows and other CI settings.
 

@@ -13,7 +13,7 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from services.sandbox_runner.inside import program
 from services.sandbox_runner.mirror import Mirror
 from services.sandbox_runner.podman import PodmanSandbox
 from services.sandbox_runner.podman_host import PodmanHost
-from services.sandbox_runner.proxy import Proxy
+from services.sandbox_runner.proxy import Proxy, Resolve, resolve
 from services.sandbox_runner.repository_settings import RepositorySettings
 from services.sandbox_runner.sandbox import MIB, Limits, SandboxGone, SandboxSpec
 from services.sandbox_runner.setup_rules import (
@@ -94,7 +94,7 @@ class Setups:
 
     Args:
         at_once: how many may run at the same time in this process.
-        tell: is called with the proxy of each setup as it opens; for tests.
+        look_up: how names become addresses.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Setups:
         *,
         cpus: float = 2.0,
         at_once: int = 2,
-        tell: Callable[[Proxy], None] = lambda _: None,
+        look_up: Resolve = resolve,
     ) -> None:
         self._host = host
         self._mirror = mirror
@@ -114,7 +114,7 @@ class Setups:
         self.rules = rules
         self._cpus = cpus
         self._permits = asyncio.Semaphore(at_once)
-        self._tell = tell
+        self._look_up = look_up
 
     async def ensure(self, order: Order) -> Stored:
         """The setup's result: an earlier one if there is, else it is run now.
@@ -148,7 +148,7 @@ class Setups:
         box = PodmanSandbox(self._host, self._mirror.path(0))
         try:
             self._hand_in(outside)
-            async with Proxy(outside, policy):
+            async with Proxy(outside, policy, look_up=self._look_up):
                 await box.start(self._spec("", image.id, outside, settings))
                 await self._open(box)
                 result = await box.run_program("cargo_files", str(PROXY_PORT), index, BUNDLE, seconds=60)
@@ -189,8 +189,7 @@ class Setups:
         box = PodmanSandbox(self._host, self._mirror.path(order.repository_id))
         report = f.Setup(commands=order.commands, ok=False)
         try:
-            async with Proxy(outside, order.policy) as proxy:
-                self._tell(proxy)
+            async with Proxy(outside, order.policy, look_up=self._look_up) as proxy:
                 spec = self._spec(order.run_id, order.image, outside, order.settings)
                 await box.prepare(spec, order.pack, order.base)
                 ok, output = await self._commands(box, order.commands)
