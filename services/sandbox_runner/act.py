@@ -202,10 +202,8 @@ def _notes(ground: Ground, touched: Sequence[bytes]) -> tuple[str, ...]:
     """What a reader should know about how the tests ran."""
     notes = list(ground.notes)
     if looked := sensitive(touched):
-        named = ", ".join(f"`{path}`" for path in looked[:20]) + (" and more" if len(looked) > 20 else "")
-        notes.append(
-            f"Sensitive files changed: {named}. They decide what runs on the machines of others: read them first."
-        )
+        named = ", ".join(f"`{path}`" for path in looked[:8]) + (" and more" if len(looked) > 8 else "")
+        notes.append(f"Sensitive files changed: {named}. They decide what runs on others' machines.")
     changed = inputs([readable(path) for path in touched], ground.project.settings)
     if changed and ground.setup is not None:
         named = ", ".join(changed[:10])
