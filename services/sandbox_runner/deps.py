@@ -72,8 +72,9 @@ def receive(connection: socket.socket, target: Path, room: Room) -> Received:
     """Make of a stream what it says, below a new directory; blocks until its end.
 
     Raises:
-        Refused: an entry is not allowed or there is too much; the text names the first that was wrong.
-        Later: the stream broke off.
+        Refused: an entry is not allowed, there is too much, or it broke off; the text names the first that
+            was wrong.
+        Later: the disk is full.
     """
     target.mkdir(mode=0o755)
     root = os.open(target, os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -197,8 +198,8 @@ def _wrong(path: bytes, why: str) -> Refused:
     return Refused(f"what the setup left behind is not taken: {shown} {why}", kind="setup_not_allowed")
 
 
-def _broken() -> Later:
-    return Later("the setup's sandbox ended while its result was read", kind="setup_broken")
+def _broken() -> Refused:
+    return Refused("what the setup left behind broke off while it was read", kind="setup_broken")
 
 
 class Store:

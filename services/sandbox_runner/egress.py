@@ -62,12 +62,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse_target(text: str) -> Target:
     """``host`` or ``host:port`` as people write it in settings; ``ValueError`` if it is anything else."""
-    name, _, port = text.partition(":")
-    if (
-        not _HOST.fullmatch(name)
-        or _is_address(name)
-        or (port and not re.fullmatch(r"[1-9][0-9]{0,4}", port))
-    ):
+    name, colon, port = text.partition(":")
+    numbered = re.fullmatch(r"[1-9][0-9]{0,4}", port) if colon else True
+    if not _HOST.fullmatch(name) or _is_address(name) or not numbered:
         raise ValueError(f"{text!r} is not HOST or HOST:PORT with an exact name in small letters")
     if int(port or PORT) > 65535:
         raise ValueError(f"{text!r} has a port above 65535")

@@ -142,9 +142,11 @@ class Proxy:
         try:
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             await writer.drain()
+            first = await self._hello(reader, target)
             traffic = self.traffic.setdefault(target, Traffic())
             traffic.connections += 1
-            answering.write(await self._hello(reader, target, traffic))
+            self._count("sent", len(first), traffic)
+            answering.write(first)
             await self._copy_both(reader, writer, upstream, answering, traffic)
         finally:
             answering.close()
@@ -182,7 +184,7 @@ class Proxy:
                     return await asyncio.open_connection(address, target.port, limit=_CHUNK)
         raise Blocked("it does not answer", str(target), status="502 Bad Gateway")
 
-    async def _hello(self, reader: asyncio.StreamReader, target: Target, traffic: Traffic) -> bytes:
+    async def _hello(self, reader: asyncio.StreamReader, target: Target) -> bytes:
         """The first bytes, which must be TLS for exactly the host that was asked for."""
         data = b""
         async with asyncio.timeout(_HEAD_SECONDS):
@@ -196,7 +198,6 @@ class Proxy:
                 except Blocked as error:
                     raise _Silent(error.why, str(target)) from None
                 if name == target.host:
-                    self._count("sent", len(data), traffic)
                     return data
                 if name is not None:
                     raise _Silent(f"its TLS names another host: {name}", str(target))

@@ -323,7 +323,7 @@ def _accept(listening: socket.socket, connections: list[socket.socket], part: Pa
     try:
         connection, _ = listening.accept()
     except OSError as error:
-        raise Later("the setup's sandbox did not hand over what it left", kind="setup_broken") from error
+        raise Refused("the setup's sandbox did not hand over what it left", kind="setup_broken") from error
     connections.append(connection)
     connection.settimeout(60.0)
     try:
@@ -333,7 +333,9 @@ def _accept(listening: socket.socket, connections: list[socket.socket], part: Pa
             connection.sendall(str(error).encode())
         raise
     except OSError as error:
-        raise Later("the setup's sandbox ended while its result was read", kind="setup_broken") from error
+        raise Refused(
+            "what the setup left behind broke off while it was read", kind="setup_broken"
+        ) from error
     with suppress(OSError):
         connection.sendall(f"{received.entries} entries, {received.size} bytes\n".encode())
     return received

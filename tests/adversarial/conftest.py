@@ -9,6 +9,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from services.sandbox_runner.deps import Room
 from tests.integration.setup_kit import Yard, yard
 
 
@@ -23,7 +24,7 @@ class Trap(msgspec.Struct):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Yard]:
-    async with yard(tmp_path_factory.mktemp("yard")) as made:
+    async with yard(tmp_path_factory.mktemp("yard"), Room(entries=2000)) as made:
         yield made
 
 
