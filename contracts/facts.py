@@ -86,8 +86,20 @@ class ToolOutcome(msgspec.Struct, frozen=True, kw_only=True):
     omitted: int = 0
 
 
+class TestCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """How many tests a command's own report lists; an error outside of a test counts as failed."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One command run on exactly ``tree`` in a fresh sandbox. ``exit_code`` is None if it timed out."""
+    """One command run on exactly ``tree`` in a fresh sandbox. ``exit_code`` is None if it timed out.
+
+    ``tests`` is there if the command left a report that can be read. The report is the tested code's word;
+    the exit code is what was seen.
+    """
 
     command: str
     tree: str
@@ -95,6 +107,51 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     output: str
     omitted: int = 0
+    tests: TestCounts | None = None
+
+
+class NamedTests(msgspec.Struct, frozen=True, kw_only=True):
+    """Some tests: how many, and the first of their names."""
+
+    count: int = 0
+    names: tuple[str, ...] = ()
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """The tests on the final tree beside the same command on the unchanged base.
+
+    ``gone`` are those that passed or failed on the base and were not run on the final tree.
+    """
+
+    newly_failing: NamedTests = NamedTests()
+    newly_passing: NamedTests = NamedTests()
+    still_failing: NamedTests = NamedTests()
+    gone: NamedTests = NamedTests()
+
+
+class BlockedHost(msgspec.Struct, frozen=True, kw_only=True):
+    """A connection that a setup asked for and did not get. ``target`` is what was asked for."""
+
+    target: str
+    why: str
+    times: int = 1
+
+
+class Setup(msgspec.Struct, frozen=True, kw_only=True):
+    """How a repository's dependencies were fetched, before the network was gone.
+
+    ``seconds`` is what it took when it ran; ``cached`` says that an earlier run did it. ``reached`` are the
+    hosts it talked to. ``size`` is what later sandboxes of this repository see of it, in bytes.
+    """
+
+    commands: tuple[str, ...]
+    ok: bool
+    seconds: float = 0.0
+    cached: bool = False
+    output: str = ""
+    size: int = 0
+    reached: tuple[str, ...] = ()
+    blocked: tuple[BlockedHost, ...] = ()
 
 
 class ChangedFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,6 +198,7 @@ class SandboxReady(Fact, frozen=True, kw_only=True, tag="sandbox.ready.v1"):
     test_command: str | None = None
     about: str = ""
     instructions: tuple[Document, ...] = ()
+    setup: Setup | None = None
 
 
 class TurnTaken(Fact, frozen=True, kw_only=True, tag="turn.taken.v1"):
@@ -232,8 +290,9 @@ Verdict = Literal["passed", "failed", "untested", "unchanged", "refused"]
 class VerificationFinished(Fact, frozen=True, kw_only=True, tag="verification.finished.v2"):
     """What Millrace itself found out about the proposed change, on exactly the tree to be published.
 
-    ``checks`` are on the final tree. When they failed, ``base_checks`` are the same commands on the base,
-    so that a failure that was there before is told apart. ``reason`` explains ``refused``.
+    ``checks`` are on the final tree. ``base_checks`` are the same commands on the base, so that a failure
+    that was there before is told apart; ``comparison`` does so test by test where both left a report.
+    ``reason`` explains ``refused`` and ``unchanged``. ``notes`` are our sentences about what to know besides.
     """
 
     attempt: int
@@ -243,6 +302,8 @@ class VerificationFinished(Fact, frozen=True, kw_only=True, tag="verification.fi
     checks: tuple[Check, ...] = ()
     base_checks: tuple[Check, ...] = ()
     reason: str = ""
+    comparison: Comparison | None = None
+    notes: tuple[str, ...] = ()
 
 
 class CommitPublished(Fact, frozen=True, kw_only=True, tag="commit.published.v1"):

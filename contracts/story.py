@@ -196,11 +196,32 @@ def _ready(generation: int, runner: str, tree: str = BASE_TREE) -> f.SandboxRead
                 path="AGENTS.md", text="Keep functions pure and short. Every fix comes with a test.\n"
             ),
         ),
+        setup=f.Setup(
+            commands=(
+                "python3 -m venv /deps/venv",
+                "/deps/venv/bin/python -m pip install pytest -e '.[test]'",
+            ),
+            ok=True,
+            seconds=11.204,
+            cached=generation > 1,
+            size=35_375_067,
+            reached=("files.example.org", "index.example.org"),
+            blocked=(f.BlockedHost(target="stats.example.com", why="the host is not on the list", times=2),),
+        ),
     )
 
 
-def _check(tree: str, exit_code: int, output: str, seconds: float) -> f.Check:
-    return f.Check(command=TEST, tree=tree, exit_code=exit_code, seconds=seconds, output=output)
+def _check(
+    tree: str, exit_code: int, output: str, seconds: float, *, passed: int, failed: int = 0
+) -> f.Check:
+    return f.Check(
+        command=TEST,
+        tree=tree,
+        exit_code=exit_code,
+        seconds=seconds,
+        output=output,
+        tests=f.TestCounts(passed=passed, failed=failed),
+    )
 
 
 EDITOR, BASH = "str_replace_based_edit_tool", "bash"
@@ -319,8 +340,12 @@ FAILED = f.VerificationFinished(
     verdict="failed",
     change=_FIRST,
     files=_FILES[:2],
-    checks=(_check(FIRST_TREE, 1, _FAILURE, 0.731),),
-    base_checks=(_check(BASE_TREE, 0, _TWO_GREEN, 0.702),),
+    checks=(_check(FIRST_TREE, 1, _FAILURE, 0.731, passed=2, failed=1),),
+    base_checks=(_check(BASE_TREE, 0, _TWO_GREEN, 0.702, passed=2),),
+    comparison=f.Comparison(
+        newly_failing=f.NamedTests(count=1, names=("tests.test_table::test_row",)),
+        newly_passing=f.NamedTests(count=1, names=("tests.test_durations::test_one_hour",)),
+    ),
 )
 MENDS = _turn(
     5,
@@ -370,7 +395,11 @@ PASSED = f.VerificationFinished(
     verdict="passed",
     change=_SECOND,
     files=_FILES,
-    checks=(_check(SECOND_TREE, 0, _THREE_GREEN, 0.718),),
+    checks=(_check(SECOND_TREE, 0, _THREE_GREEN, 0.718, passed=3),),
+    base_checks=(_check(BASE_TREE, 0, _TWO_GREEN, 0.702, passed=2),),
+    comparison=f.Comparison(
+        newly_passing=f.NamedTests(count=1, names=("tests.test_durations::test_one_hour",))
+    ),
 )
 PUBLISHED = f.CommitPublished(branch="millrace/issue-42", commit=COMMIT, tree=SECOND_TREE)
 PULL_REQUEST = f.PullRequestOpened(

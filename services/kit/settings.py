@@ -41,6 +41,20 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _pairs(value: str) -> str:
+    for pair in split(value):
+        name, equals, _ = pair.partition("=")
+        if not equals or not name.isidentifier() or not name.isascii():
+            raise ValueError("must be NAME=VALUE, separated by commas")
+    return value
+
+
+def split(value: str) -> tuple[str, ...]:
+    """The parts of a setting that is a list, separated by commas."""
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+Pairs = Annotated[str, AfterValidator(_pairs)]
 Address = Annotated[str, AfterValidator(_address)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
@@ -81,10 +95,34 @@ class Settings(BaseSettings):
     """Working time of a run: model and tools; waiting for a person does not count."""
 
     sandbox_image: str | None = None
+    sandbox_images: str = ""
+    """Images that a repository's ``.millrace.toml`` may choose, by their exact names."""
     sandbox_runtime: str | None = None
     sandbox_limit: int = Field(default=8, ge=1)
     sandbox_memory: int = Field(default=2048, ge=512)
     podman_url: str | None = None
+
+    setup_hosts: str = "image"
+    """What every setup may reach, port 443; ``image`` stands for what the image's package managers use."""
+    setup_extra_hosts: str = ""
+    """What a repository may ask for besides; ``*`` stands for any public host."""
+    setup_mirrors: str = ""
+    """The operator's own package indexes, HOST or HOST:PORT, at any address; TLS all the same."""
+    setup_ca: Path | None = None
+    """A file of certificates that setups trust besides the image's."""
+    setup_environment: Pairs = ""
+    """NAME=VALUE for every setup, such as an index's address; no credentials."""
+    setup_scripts: Literal["repository", "never"] = "repository"
+    """Whether a repository may turn install scripts on."""
+    setup_memory: int = Field(default=4096, ge=1024)
+    setup_minutes: float = Field(default=15.0, gt=0)
+    setup_store: int = Field(default=20_480, ge=1024)
+    """MiB on disk for what setups leave, over all repositories."""
+    test_minutes: float = Field(default=15.0, gt=0)
+    """The longest that a repository's tests may take."""
+    change_files: int = Field(default=300, ge=1)
+    change_size: int = Field(default=20, ge=1, le=50)
+    """MiB of the files that a change may write."""
     agent_workers: int = Field(default=8, ge=1)
 
     instance: str = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")

@@ -84,7 +84,7 @@ def _verified(
     run: Active, fact: f.AnyFact, seen: f.VerificationFinished, proposal: f.SolutionProposed
 ) -> list[Plan]:
     if seen.verdict == "unchanged":
-        return [_finish(run, "unchanged", words.unchanged(proposal))]
+        return [_finish(run, "unchanged", words.unchanged(proposal, seen.reason))]
     if seen.verdict in ("refused", "failed") and not proposal.last:
         return _news(run, fact)  # the agent goes on
     if seen.verdict == "refused":
@@ -100,7 +100,7 @@ def _verified(
             commit=run.commit,
             base_ref=run.base.base_ref,
             title=words.pull_request_title(run.request, proposal),
-            body=words.pull_request_body(run.request, proposal, seen),
+            body=words.pull_request_body(run.request, proposal, seen, run.base.setup),
         )
     ]
 

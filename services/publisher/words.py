@@ -9,6 +9,7 @@ from contracts import facts as f
 from contracts.facts import Check
 from services.publisher import outbound
 
+_NAMED = 10
 WEB = "https://github.com"
 """Where links may lead; the assembly sets the configured GitHub."""
 SHOWN = 50
@@ -55,10 +56,11 @@ def answered(answer: f.AnswerGiven) -> str:
     return outbound.markdown(answer.text, web=WEB) + "\n\n<sub>Answered by Millrace without a change.</sub>"
 
 
-def unchanged(proposal: f.SolutionProposed) -> str:
-    """Work without a difference."""
+def unchanged(proposal: f.SolutionProposed, reason: str = "") -> str:
+    """Work without a difference, or without one that means something."""
     said = outbound.markdown(proposal.summary, web=WEB, limit=20_000)
-    first = "**Millrace ended without a change:** nothing in the repository differs from before."
+    why = outbound.line(reason) if reason else "nothing in the repository differs from before"
+    first = f"**Millrace ended without a change:** {why}."
     return f"{first}\n\n{said}".strip()
 
 
@@ -103,13 +105,19 @@ def pull_request_title(request: f.RunRequested, proposal: f.SolutionProposed, *,
 
 
 def pull_request_body(
-    request: f.RunRequested, proposal: f.SolutionProposed, seen: f.VerificationFinished
+    request: f.RunRequested,
+    proposal: f.SolutionProposed,
+    seen: f.VerificationFinished,
+    setup: f.Setup | None = None,
 ) -> str:
     """The issue once, what changed, and what Millrace itself saw."""
     parts = [f"Fixes #{request.issue.number}", outbound.markdown(proposal.summary, web=WEB, limit=20_000)]
     if proposal.note:
         parts.append(f"> **Note:** {_said(proposal.note)}")
     parts.append("## Evidence\n\n" + _evidence(seen))
+    parts += [f"> **Note:** {_said(note)}" for note in seen.notes[:10]]
+    if setup is not None:
+        parts.append(_setup(setup))
     if proposal.claims:
         claims = "\n".join(f"- {_said(each)}" for each in proposal.claims[:20])
         parts.append(f"## What the agent says it checked\n\nIts own words, not evidence:\n\n{claims}")
@@ -131,14 +139,16 @@ def _evidence(seen: f.VerificationFinished) -> str:
     lines = [
         f"Run by Millrace in a fresh sandbox without network, on exactly the published tree {tree}:",
         "",
-        "| command | exit code | time | tree |",
-        "|---|---|---|---|",
+        "| command | exit code | tests | time | tree |",
+        "|---|---|---|---|---|",
         *(_row(check) for check in seen.checks),
         *(_row(check, " (unchanged base)") for check in seen.base_checks),
     ]
     if seen.verdict == "failed":
         before = [check.exit_code for check in seen.base_checks]
         lines += ["", "**The tests fail.** " + _compared(before)]
+    if seen.comparison is not None:
+        lines += ["", *_test_by_test(seen.comparison)]
     for check in seen.checks:
         lines += [
             "",
@@ -152,8 +162,56 @@ def _evidence(seen: f.VerificationFinished) -> str:
 
 def _row(check: Check, note: str = "") -> str:
     code = "timed out" if check.exit_code is None else str(check.exit_code)
-    command = outbound.code(check.command).replace("|", "\\|")  # a bar would end the cell
-    return f"| {command}{note} | {code} | {check.seconds:.1f} s | `{check.tree[:12]}` |"
+    tests = ""
+    if check.tests is not None:
+        told = {"passed": check.tests.passed, "failed": check.tests.failed, "skipped": check.tests.skipped}
+        tests = ", ".join(f"{number} {word}" for word, number in told.items() if number) or "none"
+    return (
+        f"| {_cell(check.command)}{note} | {code} | {tests} | {check.seconds:.1f} s | `{check.tree[:12]}` |"
+    )
+
+
+def _cell(text: str) -> str:
+    return outbound.code(text).replace("|", "\\|")  # a bar would end the cell
+
+
+def _test_by_test(seen: f.Comparison) -> list[str]:
+    """What became of single tests, as far as their own reports say."""
+    kinds = {
+        "newly failing": seen.newly_failing,
+        "newly passing": seen.newly_passing,
+        "still failing, as on the base": seen.still_failing,
+        "on the base only": seen.gone,
+    }
+    if not any(each.count for each in kinds.values()):
+        return ["Test by test, as their reports say, nothing differs from the unchanged base."]
+    lines = ["Test by test, as their reports say, beside the unchanged base:", ""]
+    for words, tests in kinds.items():
+        if tests.count:
+            named = ", ".join(outbound.code(name, limit=120) for name in tests.names[:_NAMED])
+            more = f" and {tests.count - _NAMED} more" if tests.count > _NAMED else ""
+            lines.append(f"- {tests.count} {words}: {named}{more}")
+    return lines
+
+
+def _setup(setup: f.Setup) -> str:
+    """Where the dependencies came from, and what was not let through."""
+    commands = " and ".join(outbound.code(command) for command in setup.commands[:5])
+    when = "by an earlier run, " if setup.cached else ""
+    lines = [f"Set up {when}with {commands} ({setup.seconds:.1f} s), before the network was taken away."]
+    if setup.reached:
+        lines.append("It reached " + ", ".join(outbound.code(host) for host in setup.reached[:10]) + ".")
+    if not setup.ok:
+        lines[0] = f"**The setup failed**, so the tests ran without dependencies: {commands}"
+    parts = [" ".join(lines)]
+    if setup.blocked:
+        rows = [f"| {_cell(each.target)} | {_cell(each.why)} | {each.times} |" for each in setup.blocked[:10]]
+        table = "\n".join(["| wanted | refused because | times |", "|---|---|---|", *rows])
+        parts.append(f"**Blocked during the setup:**\n\n{table}")
+    if not setup.ok:
+        output = outbound.verbatim(setup.output)
+        parts.append(f"<details><summary>Output of the setup</summary>\n\n{output}\n</details>")
+    return "## Setup\n\n" + "\n\n".join(parts)
 
 
 def _compared(before: list[int | None]) -> str:

@@ -17,6 +17,7 @@ from services.kit.errors import Later, MillraceError
 from services.kit.serve import Health, main
 from services.kit.settings import Settings
 from services.sandbox_runner.act import Workshop
+from services.sandbox_runner.assembly import build_grounds
 from services.sandbox_runner.decide import Plan, Verify, decide
 from services.sandbox_runner.held import Shelf
 from services.sandbox_runner.image import ensure_image
@@ -27,6 +28,7 @@ from services.sandbox_runner.podman_service import PodmanService
 from services.sandbox_runner.sandbox import MIB, Limits
 from services.sandbox_runner.slot import slot
 from services.sandbox_runner.state import START, evolve
+from services.sandbox_runner.verification import Baselines, Verifier
 from services.sandbox_runner.web import serve_web
 
 REAP_SECONDS = 30.0
@@ -55,6 +57,12 @@ async def run(settings: Settings, bus: Bus) -> AsyncIterator[Health]:
         stack.push_async_callback(shelf.clear)
         memory = settings.sandbox_memory * MIB
         protocols = "http:https" if settings.github_url.startswith("http://") else "https"
+        mirror = Mirror(home / "mirrors", protocols=protocols)
+        limits = Limits(memory=memory, disk=memory // 2)
+        grounds = build_grounds(settings, host, mirror, image)
+        verifier = Verifier(host, mirror, limits, settings.test_minutes * 60)
+        baselines = Baselines(verifier, home / "baselines")
+        stack.push_async_callback(baselines.close)
         driver = Driver(
             bus.log("sandbox_runner"),
             start=START,
@@ -63,11 +71,11 @@ async def run(settings: Settings, bus: Bus) -> AsyncIterator[Health]:
             act=Workshop(
                 bus=bus,
                 host=host,
-                mirror=Mirror(home / "mirrors", protocols=protocols),
+                mirror=mirror,
                 shelf=shelf,
-                image=partial(_image, image),
-                limits=Limits(memory=memory, disk=memory // 2),
-                runner=runner,
+                grounds=grounds,
+                baselines=baselines,
+                limits=limits,
                 github_url=settings.github_url,
             ),
             stage_of=_stage,
@@ -100,10 +108,6 @@ async def run(settings: Settings, bus: Bus) -> AsyncIterator[Health]:
         finally:
             driver.stopping = True
             await bus.close()
-
-
-async def _image(name: str) -> str:
-    return name
 
 
 async def _reap(host: PodmanHost, known: set[str]) -> None:

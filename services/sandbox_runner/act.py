@@ -1,8 +1,9 @@
 """The runner's plans carried out: clone, sandbox, verification. Each returns the facts that came of it."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import os
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, assert_never
+from typing import assert_never
 
 import msgspec
 import structlog
@@ -17,17 +18,21 @@ from services.kit.ask_vault import ask_vault
 from services.kit.bus import Bus
 from services.kit.errors import Later, Refused
 from services.sandbox_runner.decide import Drop, Plan, Prepare, Verify, sandbox_id
-from services.sandbox_runner.detect import READ, Project, detect
+from services.sandbox_runner.detect import inputs
+from services.sandbox_runner.grounds import Ground, Grounds, readable
 from services.sandbox_runner.held import Shelf
 from services.sandbox_runner.mirror import Mirror
-from services.sandbox_runner.paths import protected
+from services.sandbox_runner.paths import protected, sensitive
 from services.sandbox_runner.podman import PodmanSandbox
 from services.sandbox_runner.podman_host import PodmanHost
-from services.sandbox_runner.sandbox import Limits, SandboxSpec
+from services.sandbox_runner.reports import compare
+from services.sandbox_runner.sandbox import Limits
+from services.sandbox_runner.substance import same_substance
+from services.sandbox_runner.verification import Baselines
 
 INSTRUCTIONS = ("AGENTS.md", "CLAUDE.md")
 INSTRUCTION_BYTES = 16_000
-CHECK_SECONDS = 900.0
+MOST_READ = 10_000_000
 
 logger = structlog.get_logger(__name__)
 
@@ -36,8 +41,8 @@ class Workshop:
     """Carries plans out on the mirror, on Podman and on the sandboxes of other runners.
 
     Args:
-        image: the name of the sandbox image, made on first need.
-        runner: this runner's name.
+        grounds: what base commits stand on: their project, image and setup.
+        baselines: what unchanged bases say to their tests.
     """
 
     def __init__(
@@ -47,18 +52,18 @@ class Workshop:
         host: PodmanHost,
         mirror: Mirror,
         shelf: Shelf,
-        image: Callable[[], Awaitable[str]],
+        grounds: Grounds,
+        baselines: Baselines,
         limits: Limits,
-        runner: str,
         github_url: str,
     ) -> None:
         self._bus = bus
         self._host = host
         self._mirror = mirror
         self._shelf = shelf
-        self._image = image
+        self._grounds = grounds
+        self._baselines = baselines
         self._limits = limits
-        self._runner = runner
         self._github_url = github_url
 
     async def __call__(self, plan: Plan, heard: Recorded) -> Sequence[f.AnyFact]:
@@ -81,30 +86,31 @@ class Workshop:
             raise Later("all sandboxes are busy", seconds=1.0, kind="queued")
         try:
             base, pack = await self._repository(plan.request, plan.base)
-            image = await self._image()
-            box = PodmanSandbox(self._host, self._mirror.path(plan.request.repository.id))
-            spec = SandboxSpec(sandbox_id=name, run_id=heard.key.run, image=image, limits=self._limits)
-            ready = await box.prepare(spec, pack, base)
+            ground = await self._grounds.find(plan.request.repository.id, heard.key.run, base, pack)
+            repository = self._mirror.path(plan.request.repository.id)
+            box = PodmanSandbox(self._host, repository, ground.change_limits(self._grounds.change))
+            ready = await box.prepare(ground.spec(name, heard.key.run, self._limits), pack, base)
             tree = ready.tree
             if plan.checkpoint is not None:
                 change = decode_change(await self._bus.objects.get(plan.checkpoint.digest))
                 await box.restore(change)
                 tree = change.tree
-            project = await self._project(plan.request.repository.id, base)
             await self._shelf.put(name, box, base)
         finally:
             self._shelf.forget(name)
+        self._baselines.begin(ground, heard.key.run, ready.tree)
         return f.SandboxReady(
             sandbox_id=name,
-            runner=self._runner,
+            runner=self._host.runner,
             generation=plan.generation,
             base=base,
             base_ref=plan.request.repository.default_branch,
             tree=tree,
-            image=image,
-            test_command=project.test_command,
-            about=" ".join(part for part in (project.about, project.problem) if part),
+            image=ground.image.name,
+            test_command=ground.project.test_command,
+            about=ground.about,
             instructions=await self._instructions(plan.request.repository.id, base),
+            setup=ground.setup,
         )
 
     async def _repository(self, request: f.RunRequested, settled: f.SandboxReady | None) -> tuple[str, Path]:
@@ -132,40 +138,41 @@ class Workshop:
         replace = msgspec.structs.replace
         if change.empty:
             return replace(result, verdict="unchanged")
-        forbidden = protected(entry.path for entry in change.written) + protected(change.deleted)
-        if forbidden:
+        base, pack = await self._repository(plan.request, plan.base)
+        # What the base says counts: a change must not choose its own examination.
+        ground = await self._grounds.find(plan.request.repository.id, heard.key.run, base, pack)
+        touched = [*(entry.path for entry in change.written), *change.deleted]
+        if forbidden := protected(touched, ground.project.settings.protected):
             reason = "it touches protected files: " + ", ".join(sorted(set(forbidden)))
             return replace(result, verdict="refused", reason=reason)
-        base, pack = await self._repository(plan.request, plan.base)
-        listing = await self._mirror.list_tree(plan.request.repository.id, base, recursive=True)
-        result = replace(result, files=_files(change, {entry.path for entry in listing}))
-        # What the base says counts: a change must not choose its own examination.
-        command = plan.base.test_command
-        if command is None:
+        result = replace(result, files=_files(change, ground.paths))
+        if not await self._has_substance(plan.request.repository.id, change):
+            reason = "only white space and file modes differ"
+            return replace(result, verdict="unchanged", reason=reason)
+        if ground.project.test_command is None:
             return result
-        check = await self._check(plan, heard, pack, change, command, "v")
-        if check.exit_code == 0:
-            return replace(result, verdict="passed", checks=(check,))
-        nothing = Change(base=base, tree=plan.base.tree)
-        before = await self._check(plan, heard, pack, nothing, command, "b")
-        return replace(result, verdict="failed", checks=(check,), base_checks=(before,))
-
-    async def _check(
-        self, plan: Verify, heard: Recorded, pack: Path, change: Change, command: str, mark: str
-    ) -> f.Check:
-        name = f"{sandbox_id(heard.key.run, plan.attempt)}-{mark}"
-        image = await self._image()
-        spec = SandboxSpec(sandbox_id=name, run_id=heard.key.run, image=image, limits=self._limits)
-        box = PodmanSandbox(self._host, self._mirror.path(plan.request.repository.id))
-        result = await box.verify(spec, pack, change.base, change, command, CHECK_SECONDS)
-        return f.Check(
-            command=result.command,
-            tree=result.tree,
-            exit_code=result.exit_code,
-            seconds=round(result.seconds, 3),
-            output=result.output[-20_000:],
-            omitted=result.omitted,
+        name = f"{sandbox_id(heard.key.run, plan.attempt)}-v"
+        after = await self._baselines.verifier.check(ground, name, heard.key.run, change)
+        before = await self._baselines.get(ground, heard.key.run, plan.base.tree)
+        return replace(
+            result,
+            verdict="passed" if after.check.exit_code == 0 else "failed",
+            checks=(after.check,),
+            base_checks=(before.check,) if before is not None else (),
+            comparison=compare(before.tests, after.tests) if before is not None else None,
+            notes=_notes(ground, touched),
         )
+
+    async def _has_substance(self, repository_id: int, change: Change) -> bool:
+        """Whether anything but white space and file modes differs from the base."""
+        if change.deleted:
+            return True
+        for entry in change.written:
+            path = os.fsdecode(entry.path)
+            before = await self._mirror.read_file(repository_id, change.base, path, MOST_READ)
+            if before is None or not same_substance(entry.path, before, entry.content):
+                return True
+        return False
 
     async def _drop(self, name: str) -> None:
         if name in self._shelf.names:
@@ -176,14 +183,6 @@ class Workshop:
         except Later as error:
             if error.kind != "no_responders":
                 raise
-
-    async def _project(self, repository_id: int, base: str) -> Project:
-        listing = await self._mirror.list_tree(repository_id, base)
-        names = [_readable(entry.path) + ("/" if entry.mode == "040000" else "") for entry in listing]
-        contents = {
-            name: await self._text(repository_id, base, name, 200_000) for name in READ if name in names
-        }
-        return detect(names, {name: text for name, text in contents.items() if text is not None})
 
     async def _instructions(self, repository_id: int, base: str) -> tuple[f.Document, ...]:
         documents = []
@@ -199,15 +198,23 @@ class Workshop:
         return None if body is None else body.decode(errors="replace")
 
 
-def _readable(path: Any) -> str:
-    return path.decode(errors="backslashreplace") if isinstance(path, bytes) else str(path)
+def _notes(ground: Ground, touched: Sequence[bytes]) -> tuple[str, ...]:
+    """What a reader should know about how the tests ran."""
+    notes = list(ground.notes)
+    if looked := sensitive(touched):
+        named = ", ".join(f"`{path}`" for path in looked[:8]) + (" and more" if len(looked) > 8 else "")
+        notes.append(f"Sensitive files changed: {named}. They decide what runs on others' machines.")
+    changed = inputs([readable(path) for path in touched], ground.project.settings)
+    if changed and ground.setup is not None:
+        named = ", ".join(changed[:10])
+        notes.append(f"The change edits {named}; the tests ran with the dependencies of the unchanged base.")
+    return tuple(notes)
 
 
-def _files(change: Change, before: set[Any]) -> tuple[f.ChangedFile, ...]:
-    known = {_readable(path) for path in before}
+def _files(change: Change, known: Collection[str]) -> tuple[f.ChangedFile, ...]:
     files = [
         f.ChangedFile(path=path, status="modified" if path in known else "added")
-        for path in (_readable(entry.path) for entry in change.written)
+        for path in (readable(entry.path) for entry in change.written)
     ]
-    files += [f.ChangedFile(path=_readable(path), status="deleted") for path in change.deleted]
+    files += [f.ChangedFile(path=readable(path), status="deleted") for path in change.deleted]
     return tuple(sorted(files, key=lambda file: file.path))

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from importlib import resources
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -37,9 +38,18 @@ _SHOWN_EACH = 50
 Tell = Callable[[str], None]
 
 
+_FILES = ("Containerfile", "install.sh")
+_MOMENT = "1735689600"
+"""The time of every file that a build makes (seconds since 1970), so that two builds can be compared."""
+
+
 def containerfile() -> bytes:
-    """The Containerfile as installed."""
-    return (resources.files("deploy") / "sandbox" / "Containerfile").read_bytes()
+    """The whole recipe as installed: the Containerfile and what it copies, one after the other."""
+    return b"\0".join(_file(name) for name in _FILES)
+
+
+def _file(name: str) -> bytes:
+    return (resources.files("deploy") / "sandbox" / name).read_bytes()
 
 
 def image_name(recipe: bytes) -> str:
@@ -62,7 +72,7 @@ async def ensure_image(tell: Tell = print) -> str:
         return name
     tell(f"building {name} (once; a few minutes)")
     base = await _base(tell)
-    await _build(recipe, base, name, tell)
+    await _build(base, name, tell)
     tell(f"built {name}")
     return name
 
@@ -167,7 +177,7 @@ async def _command(argv: list[str], tell: Tell) -> None:
         raise Later(f"{argv[0]} ended with {done.code}: {' '.join(last)[:300]}", kind="image_failed")
 
 
-async def _build(recipe: bytes, base: str, name: str, tell: Tell) -> None:
+async def _build(base: str, name: str, tell: Tell) -> None:
     installed = 0
 
     def progress(line: str) -> None:
@@ -179,15 +189,24 @@ async def _build(recipe: bytes, base: str, name: str, tell: Tell) -> None:
             tell(line[:100])
 
     with tempfile.TemporaryDirectory(prefix="millrace-image-") as context:
-        file = _written(Path(context, "Containerfile"), recipe)
+        _lay_out(Path(context))
         arguments = ["build", "--isolation=chroot", "--network=host", "--pull=never", "--format=oci"]
-        arguments += [f"--build-arg=BASE_IMAGE={base}", f"--tag={name}", f"--file={file}", context]
+        arguments += [f"--timestamp={_MOMENT}", f"--build-arg=VERSION={_version()}"]
+        arguments += [f"--build-arg=BASE_IMAGE={base}", f"--tag={name}", context]
         await run_podman(arguments, seconds=_BUILD_SECONDS, on_line=progress, env=_proxies())
 
 
-def _written(path: Path, data: bytes) -> Path:
-    path.write_bytes(data)
-    return path
+def _lay_out(context: Path) -> None:
+    for name in _FILES:
+        (context / name).write_bytes(_file(name))
+
+
+def _version() -> str:
+    """Millrace's own, for the image's label."""
+    try:
+        return version("millrace")
+    except PackageNotFoundError:
+        return "0"
 
 
 def _proxies() -> dict[str, str]:

@@ -37,11 +37,12 @@ _KEPT = 8
 
 
 class TreeEntry(msgspec.Struct, frozen=True):
-    """One path of a commit: git's mode, the path's bytes, the content's size (0 for directories)."""
+    """One path of a commit: git's mode, the path's bytes, the content's size (0 for directories), its id."""
 
     mode: str
     path: bytes
     size: int
+    blob: str = ""
 
 
 class Mirror:
@@ -191,8 +192,8 @@ class Mirror:
         entries = []
         for line in (await run_git(arguments, git_dir=self.path(repository_id))).split(b"\0")[:-1]:
             head, path = line.split(b"\t", 1)
-            mode, _, _, size = head.decode().split()
-            entries.append(TreeEntry(mode, path, int(size) if size.isdigit() else 0))
+            mode, _, blob, size = head.decode().split()
+            entries.append(TreeEntry(mode, path, int(size) if size.isdigit() else 0, blob))
         return entries
 
     async def remove(self, repository_id: int) -> None:

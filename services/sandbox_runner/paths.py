@@ -5,7 +5,9 @@ paths without a word, so they are refused before git sees them.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+from services.sandbox_runner.repository_settings import matches
 
 # Code points that HFS+ ignores in names (git, utf8.c: next_hfs_char)
 _IGNORED = dict.fromkeys(
@@ -19,7 +21,8 @@ _PROTECTED = re.compile(
     r"""(^|/)\.github/(workflows|actions)/ | ^\.gitlab-ci\.yml$ | ^\.gitlab/ | ^\.circleci/ | ^jenkinsfile
       | ^azure-pipelines\.ya?ml$ | ^bitbucket-pipelines\.yml$ | ^\.travis\.yml$ | ^\.buildkite/
       | ^\.drone\.ya?ml$ | ^\.woodpecker(/|\.ya?ml$) | ^\.teamcity/ | ^\.forgejo/ | ^\.gitea/
-      | ^appveyor\.yml$ | ^\.appveyor\.yml$ | ^cloudbuild\.ya?ml$ | ^buildspec\.ya?ml$""",
+      | ^appveyor\.yml$ | ^\.appveyor\.yml$ | ^cloudbuild\.ya?ml$ | ^buildspec\.ya?ml$
+      | ^\.millrace\.toml$""",
     re.VERBOSE,
 )
 
@@ -81,11 +84,35 @@ def wrong_link(path: bytes, target: bytes) -> str | None:
     return None
 
 
-def protected(paths: Iterable[bytes]) -> list[str]:
-    """Those paths that tell machines with credentials what to run: workflows and other CI settings."""
+_SENSITIVE = re.compile(
+    r"""(^|/)(package\.json|package-lock\.json|npm-shrinkwrap\.json|yarn\.lock|pnpm-lock\.yaml|\.npmrc|\.yarnrc(\.yml)?
+        |setup\.py|setup\.cfg|pyproject\.toml|pip\.conf|requirements[^/]*\.txt|poetry\.lock|uv\.lock|pipfile(\.lock)?
+        |conftest\.py|sitecustomize\.py|usercustomize\.py|[^/]+\.pth|noxfile\.py|tox\.ini
+        |(gnu)?makefile|cmakelists\.txt|configure(\.ac)?|build\.rs|cargo\.(toml|lock)|go\.(mod|sum|work)
+        |pom\.xml|[^/]+\.gradle(\.kts)?|gradlew(\.bat)?|gradle-wrapper\.(jar|properties)
+        |dockerfile[^/]*|containerfile[^/]*|(docker-)?compose[^/]*\.ya?ml|\.pre-commit-config\.yaml|\.envrc|\.env
+        |codeowners|agents\.md|claude\.md|\.cursorrules|\.mcp\.json|\.gitattributes|\.gitmodules)$
+      | (^|/)\.(devcontainer|vscode|claude|cursor|husky|cargo|mvn|yarn)/ | (^|/)requirements/[^/]+\.txt$
+      | ^\.github/""",
+    re.VERBOSE,
+)
+
+
+def sensitive(paths: Iterable[bytes]) -> list[str]:
+    """Those paths that decide what runs on the machines of people who build, test or open the repository."""
+    texts = [path.decode("utf-8", "backslashreplace") for path in paths]
+    return sorted(text for text in texts if _SENSITIVE.search(text.casefold()))
+
+
+def protected(paths: Iterable[bytes], patterns: Collection[str] = ()) -> list[str]:
+    """Those paths that tell machines with credentials what to run: workflows and other CI settings.
+
+    Args:
+        patterns: globs of further paths that the repository protects (``policy.protected``).
+    """
     found = []
     for path in paths:
         text = path.decode("utf-8", "backslashreplace")
-        if _PROTECTED.search(text.casefold()):
+        if _PROTECTED.search(text.casefold()) or any(matches(pattern, text) for pattern in patterns):
             found.append(text)
     return sorted(found)

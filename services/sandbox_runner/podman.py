@@ -1,9 +1,10 @@
 """Sandboxes made of Podman containers: start one, use it, verify in another, leave nothing behind."""
 
 import asyncio
+import shlex
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from services.kit.errors import Later, MillraceError, Refused
 from services.sandbox_runner import change as changes
 from services.sandbox_runner.answers import Answer, command_result, edit_result
 from services.sandbox_runner.channel import Channel, Listener
+from services.sandbox_runner.deps import hold
+from services.sandbox_runner.inside import program
 from services.sandbox_runner.podman_host import SANDBOX_ID, PodmanHost
 from services.sandbox_runner.profile import container_name, container_spec
 from services.sandbox_runner.sandbox import CheckResult, Ready, SandboxGone, SandboxSpec
 from services.sandbox_runner.toolserver.wire import CHUNK
+from services.sandbox_runner.wrapping import unpack, wrapped
 
 _START_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
@@ -28,6 +32,9 @@ _GRACE_SECONDS = 20.0
 """What a tool call may take beyond its own deadline: killing its processes and sending the answer."""
 
 _HEAD, _TAIL = 12_000, 18_000
+_VERIFY = 200_000
+_REPORT = 1_500_000
+"""Bytes that one of our own programs may write from its beginning, and as many to its end."""
 
 logger = structlog.get_logger(__name__)
 
@@ -49,18 +56,23 @@ class PodmanSandbox:
         self._channel: Channel | None = None
         self._limits = limits
         self._serial = 0
+        self._let_go: Callable[[], None] | None = None
 
     async def prepare(self, spec: SandboxSpec, pack: Path, base: str) -> Ready:
         """Start the container and lay out the base; on failure nothing is left behind."""
         if not SANDBOX_ID.fullmatch(spec.sandbox_id):
             raise ValueError(f"{spec.sandbox_id!r} cannot name a container")
         began = time.monotonic()
-        self._spec = spec
         try:
-            container, uid, python = await self._start(spec)
+            container, uid, python = await self.start(spec)
             answer = await self._ask(
                 {"op": "checkout", "base": base}, seconds=_REPOSITORY_SECONDS, upload=_parts(pack)
             )
+            if spec.environment or spec.path:
+                message = {"op": "environment", "set": spec.environment, "path": list(spec.path)}
+                await self._ask(message, seconds=_START_SECONDS)
+            if spec.deps is not None:
+                await self._arrange()
             image = str((await self._host.api.inspect(container))["Image"])
         except BaseException:
             await asyncio.shield(self._abandon())
@@ -72,6 +84,37 @@ class PodmanSandbox:
             uid_map=uid,
             python=python,
             seconds=time.monotonic() - began,
+        )
+
+    async def start(self, spec: SandboxSpec) -> tuple[str, int, str]:
+        """Start the container without a repository: its id, the host's first uid, Python's version.
+
+        On failure nothing is left behind.
+        """
+        self._spec = spec
+        try:
+            if spec.deps is not None:
+                self._let_go = hold(spec.deps)
+            return await self._start(spec)
+        except BaseException:
+            await asyncio.shield(self._abandon())
+            raise
+
+    async def _arrange(self) -> None:
+        """Put what the setup left where tools look for it."""
+        result = await self.run_program("arrange", seconds=_REPOSITORY_SECONDS)
+        if result.exit_code != 0:
+            raise Later(f"the setup's result could not be used: {result.content[-500:]}", kind="arrange")
+
+    async def run_program(self, name: str, *arguments: str, seconds: float) -> ToolResult:
+        """Run one of our own programs (``services.sandbox_runner.inside``) and say what it wrote."""
+        self._serial += 1
+        argv = ["python3", "-I", "-S", "-B", "-c", program(name), *arguments]
+        given = {"command": shlex.join(argv)}
+        return await self._bash(
+            ToolCall(id=f"{name}/{self._serial}", name="bash", input=given, seconds=seconds),
+            head=_REPORT,
+            tail=_REPORT,
         )
 
     async def _start(self, spec: SandboxSpec) -> tuple[str, int, str]:
@@ -122,7 +165,7 @@ class PodmanSandbox:
             case other:
                 return ToolResult(id=call.id, content=f"There is no tool {other!r}.", is_error=True)
 
-    async def _bash(self, call: ToolCall) -> ToolResult:
+    async def _bash(self, call: ToolCall, head: int = _HEAD, tail: int = _TAIL) -> ToolResult:
         command, restart = call.input.get("command"), bool(call.input.get("restart"))
         if not restart and not isinstance(command, str):
             return ToolResult(id=call.id, content="bash needs a command or restart: true.", is_error=True)
@@ -130,8 +173,8 @@ class PodmanSandbox:
             "op": "bash",
             "input": {"restart": True} if restart else {"command": command},
             "seconds": call.seconds,
-            "head": _HEAD,
-            "tail": _TAIL,
+            "head": head,
+            "tail": tail,
         }
         return command_result(call, await self._tool(call, message))
 
@@ -180,7 +223,15 @@ class PodmanSandbox:
             )
 
     async def verify(
-        self, spec: SandboxSpec, pack: Path, base: str, change: Change, command: str, seconds: float
+        self,
+        spec: SandboxSpec,
+        pack: Path,
+        base: str,
+        change: Change,
+        command: str,
+        seconds: float,
+        *,
+        report: bool = False,
     ) -> CheckResult:
         """Run the command on exactly the change's tree, in a container that ran nothing before."""
         if change.base != base or (self._spec is not None and self._spec.sandbox_id == spec.sandbox_id):
@@ -195,8 +246,10 @@ class PodmanSandbox:
                     )
             else:
                 await fresh.restore(change)
-            call = ToolCall(id="verify", name="bash", input={"command": command}, seconds=seconds)
-            result = await fresh.call(call)
+            given = {"command": wrapped(command) if report else command}
+            call = ToolCall(id="verify", name="bash", input=given, seconds=seconds)
+            result = await fresh._bash(call, head=_VERIFY, tail=_VERIFY)
+            reports = await fresh._reports() if report else ()
         finally:
             await asyncio.shield(fresh.release())
         return CheckResult(
@@ -206,7 +259,16 @@ class PodmanSandbox:
             seconds=result.seconds,
             output=result.content,
             omitted=result.omitted,
+            reports=reports,
         )
+
+    async def _reports(self) -> tuple[tuple[str, str], ...]:
+        """What the last command reported; a sandbox that cannot say any more reported nothing."""
+        try:
+            result = await self.run_program("collect", seconds=60)
+        except SandboxGone:
+            return ()
+        return unpack(result.content) if result.exit_code == 0 and not result.omitted else ()
 
     async def release(self) -> None:
         """Close the channel, remove the container and its directory."""
@@ -214,8 +276,13 @@ class PodmanSandbox:
         if self._channel is not None:
             await self._channel.close()
             self._channel = None
-        if spec is not None:
-            await self._host.remove(container_name(spec.sandbox_id), spec.sandbox_id)
+        try:
+            if spec is not None:
+                await self._host.remove(container_name(spec.sandbox_id), spec.sandbox_id)
+        finally:
+            if self._let_go is not None:
+                self._let_go()
+                self._let_go = None
 
     async def _abandon(self) -> None:
         spec = self._spec

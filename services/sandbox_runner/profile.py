@@ -98,6 +98,7 @@ def container_spec(
             _mount("/opt/millrace/toolserver", tools / "toolserver"),
             _mount("/run/channel", channel),
             *(_tmpfs(target, (limits.disk - _SHM) * share // 100) for target, share in _SHARES),
+            *_setup_mounts(spec),
         ],
         "resource_limits": {
             "memory": {"limit": limits.memory, "swap": limits.memory},
@@ -119,8 +120,20 @@ def rlimits(limits: Limits, ceiling: Ceiling) -> list[dict[str, Any]]:
     ]
 
 
-def _mount(target: str, source: Path) -> dict[str, Any]:
-    options = ["ro", "bind", "nosuid", "nodev", "noexec", "rprivate"]
+def _setup_mounts(spec: SandboxSpec) -> list[dict[str, Any]]:
+    """What a repository's setup sees more than others, and what it left for those that come after it."""
+    found = []
+    if spec.outside is not None:
+        found.append(_mount("/run/setup", spec.outside))
+    if spec.scratch:
+        found.append(_tmpfs("/deps", spec.scratch))
+    elif spec.deps is not None:
+        found.append(_mount("/deps", spec.deps, noexec=False))
+    return found
+
+
+def _mount(target: str, source: Path, *, noexec: bool = True) -> dict[str, Any]:
+    options = ["ro", "bind", "nosuid", "nodev", *(["noexec"] if noexec else []), "rprivate"]
     return {"destination": target, "type": "bind", "source": str(source), "options": options}
 
 

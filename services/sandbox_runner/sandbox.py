@@ -38,13 +38,29 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A sandbox to be. ``sandbox_id`` names it everywhere; preparing it again replaces what has its name."""
+    """A sandbox to be. ``sandbox_id`` names it everywhere; preparing it again replaces what has its name.
+
+    ``deps`` is a host directory that it sees read-only as ``/deps``: what the repository's setup left.
+    ``environment`` is added to the variables of every command, ``path`` before the directories of PATH.
+    For a setup alone: ``scratch`` is the size of a writable ``/deps`` in bytes, and ``outside`` a host
+    directory with sockets that it sees as ``/run/setup``.
+    """
 
     sandbox_id: str
     run_id: str
     image: str
     limits: Limits = Limits()
     labels: dict[str, str] = {}
+    deps: Path | None = None
+    environment: dict[str, str] = {}
+    path: tuple[str, ...] = ()
+    scratch: int = 0
+    outside: Path | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether any sandbox of this image and these limits would do, started before it was asked for."""
+        return self.deps is None and self.outside is None and not self.scratch and not self.labels
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +82,8 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     """One command on exactly ``tree``, in a sandbox that ran nothing else.
 
     ``exit_code`` is None if it did not end within its time. ``output`` is head and tail, ``omitted`` the
-    number of bytes cut between them.
+    number of bytes cut between them. ``reports`` are names and texts of the files in which test runners say
+    what became of each test; the tested code wrote them.
     """
 
     command: str
@@ -75,6 +92,7 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     output: str
     omitted: int = 0
+    reports: tuple[tuple[str, str], ...] = ()
 
 
 class Sandbox(Protocol):
@@ -104,9 +122,21 @@ class Sandbox(Protocol):
         """Bring a freshly prepared sandbox to a checkpoint; ``Refused`` if it does not yield its tree."""
 
     async def verify(
-        self, spec: SandboxSpec, pack: Path, base: str, change: Change, command: str, seconds: float
+        self,
+        spec: SandboxSpec,
+        pack: Path,
+        base: str,
+        change: Change,
+        command: str,
+        seconds: float,
+        *,
+        report: bool = False,
     ) -> CheckResult:
-        """Run a command on base and change in a fresh sandbox of its own, which is gone afterwards."""
+        """Run a command on base and change in a fresh sandbox of its own, which is gone afterwards.
+
+        Args:
+            report: make test runners say what became of each test.
+        """
 
     async def release(self) -> None:
         """End it and leave nothing behind; a sandbox that is gone already is fine."""

@@ -258,9 +258,14 @@ The unit was chosen before rounding, so 59.7 s became `60 s` and 3590 s became `
 
 Run by Millrace in a fresh sandbox without network, on exactly the published tree `2d129c9cb344caabb848d37ac61aa47208cdbcf5`:
 
-| command | exit code | time | tree |
-|---|---|---|---|
-| `python3 -m pytest -q` | 0 | 0.7 s | `2d129c9cb344` |
+| command | exit code | tests | time | tree |
+|---|---|---|---|---|
+| `python3 -m pytest -q` | 0 | 3 passed | 0.7 s | `2d129c9cb344` |
+| `python3 -m pytest -q` (unchanged base) | 0 | 2 passed | 0.7 s | `c123f0134434` |
+
+Test by test, as their reports say, beside the unchanged base:
+
+- 1 newly passing: `tests.test_durations::test_one_hour`
 
 <details><summary>Output of <code>python3 -m pytest -q</code></summary>
 
@@ -296,12 +301,17 @@ def test_the_evidence_of_a_change_that_fails_tells_what_the_base_does() -> None:
 
 Run by Millrace in a fresh sandbox without network, on exactly the published tree `85ca5c56e809dbd94b919aa6c9c60d662be62810`:
 
-| command | exit code | time | tree |
-|---|---|---|---|
-| `python3 -m pytest -q` | 1 | 0.7 s | `85ca5c56e809` |
-| `python3 -m pytest -q` (unchanged base) | 0 | 0.7 s | `c123f0134434` |
+| command | exit code | tests | time | tree |
+|---|---|---|---|---|
+| `python3 -m pytest -q` | 1 | 2 passed, 1 failed | 0.7 s | `85ca5c56e809` |
+| `python3 -m pytest -q` (unchanged base) | 0 | 2 passed | 0.7 s | `c123f0134434` |
 
 **The tests fail.** They pass on the unchanged base.
+
+Test by test, as their reports say, beside the unchanged base:
+
+- 1 newly failing: `tests.test_table::test_row`
+- 1 newly passing: `tests.test_durations::test_one_hour`
 
 """)
     assert "test_last_tide_of_the_day" in body
@@ -324,9 +334,72 @@ def test_a_failure_is_compared_with_the_base(base: tuple[int | None, ...], said:
 
 
 def test_a_timeout_is_evidence_too() -> None:
-    check = replace(PASSED.checks[0], exit_code=None, seconds=900)
+    check = replace(PASSED.checks[0], exit_code=None, seconds=900, tests=None)
     body = words.pull_request_body(REQUESTED, PROPOSED, replace(PASSED, verdict="failed", checks=(check,)))
-    assert "| `python3 -m pytest -q` | timed out | 900.0 s | `2d129c9cb344` |" in body
+    assert "| `python3 -m pytest -q` | timed out |  | 900.0 s | `2d129c9cb344` |" in body
+
+
+def test_tests_are_told_one_by_one_beside_the_base() -> None:
+    body = words.pull_request_body(REQUESTED, PROPOSED, replace(story.FAILED, comparison=_COMPARISON))
+    said = body.partition("Test by test")[2].partition("<details>")[0]
+    assert said == snapshot("""\
+, as their reports say, beside the unchanged base:
+
+- 12 newly failing: `t0`, `t1`, `t2`, `t3`, `t4`, `t5`, `t6`, `t7`, `t8`, `t9` and 2 more
+- 1 still failing, as on the base: `a'b @everyone`
+- 1 on the base only: `gone`
+
+""")
+    body = words.pull_request_body(REQUESTED, PROPOSED, replace(PASSED, comparison=f.Comparison()))
+    assert "Test by test, as their reports say, nothing differs from the unchanged base." in body
+
+
+_COMPARISON = f.Comparison(
+    newly_failing=f.NamedTests(count=12, names=tuple(f"t{number}" for number in range(12))),
+    still_failing=f.NamedTests(count=1, names=("a`b @everyone",)),
+    gone=f.NamedTests(count=1, names=("gone",)),
+)
+
+
+def test_the_setup_says_what_it_reached_and_what_was_blocked() -> None:
+    body = words.pull_request_body(REQUESTED, PROPOSED, PASSED, story.READY.setup)
+    assert body.partition("## Setup\n\n")[2].partition("\n\n## ")[0] == snapshot("""\
+Set up with `python3 -m venv /deps/venv` and `/deps/venv/bin/python -m pip install pytest -e '.[test]'` (11.2 s), before the network was taken away. It reached `files.example.org`, `index.example.org`.
+
+**Blocked during the setup:**
+
+| wanted | refused because | times |
+|---|---|---|
+| `stats.example.com` | `the host is not on the list` | 2 |\
+""")
+
+
+def test_a_setup_that_failed_shows_its_output() -> None:
+    setup = f.Setup(commands=("npm ci",), ok=False, output="npm ERR! ```\n@everyone")
+    body = words.pull_request_body(REQUESTED, PROPOSED, PASSED, setup)
+    assert body.partition("## Setup\n\n")[2].partition("\n\n## ")[0] == snapshot("""\
+**The setup failed**, so the tests ran without dependencies: `npm ci`
+
+<details><summary>Output of the setup</summary>
+
+````text
+npm ERR! ```
+@everyone
+````
+</details>\
+""")
+
+
+def test_notes_of_the_verification_are_shown() -> None:
+    seen = replace(PASSED, notes=("The change edits go.sum; @everyone",))
+    body = words.pull_request_body(REQUESTED, PROPOSED, seen)
+    assert "> **Note:** The change edits go.sum; @\u2060everyone" in body
+
+
+def test_a_change_of_white_space_is_no_change() -> None:
+    assert words.unchanged(PROPOSED, "only white space and file modes differ").startswith(
+        "**Millrace ended without a change:** only white space and file modes differ."
+    )
 
 
 def test_the_evidence_of_an_untested_change_says_so() -> None:

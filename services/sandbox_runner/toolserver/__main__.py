@@ -130,6 +130,9 @@ class Server:
                     return {"content": str(error), "is_error": True}, b""
             case "checkout":
                 return self._checkout(call, message["base"]), b""
+            case "environment":
+                self._shell.extend(message["set"], message["path"])
+                return {}, b""
             case "manifest":
                 return self._repository.manifest(
                     message["base"], files=message["files"], size=message["size"]

@@ -8,7 +8,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -39,6 +39,12 @@ class Shell:
         self._env = env
         self._lock = threading.Lock()
         self._state = b""
+
+    def extend(self, variables: Mapping[str, str], path: Sequence[str]) -> None:
+        """Variables for every command from now on, after restarts too; ``path`` comes first in PATH."""
+        merged = {**self._env, **variables}
+        merged["PATH"] = ":".join([*path, merged.get("PATH", os.defpath)])
+        self._env = merged
 
     def restart(self) -> dict[str, Any]:
         """End everything that was ever started and forget directory, variables and functions."""
