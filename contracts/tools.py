@@ -77,13 +77,20 @@ class Released(msgspec.Struct, frozen=True, kw_only=True, tag="released"):
 
 
 class RunnerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What a runner answers on ``contracts.subjects.RUNNERS_SUBJECT``. Seconds since it started."""
+    """What a runner answers on ``contracts.subjects.RUNNERS_SUBJECT``. Seconds since it started.
+
+    ``queue`` are the sandboxes that wait for room, the next one first; ``warm`` is how many containers wait
+    for a run; ``podman`` is ``ok`` or says what is wrong.
+    """
 
     runner: str
     sandboxes: tuple[str, ...]
     limit: int
     image: str
     uptime: float
+    queue: tuple[str, ...] = ()
+    warm: int = 0
+    podman: str = "ok"
 
 
 SandboxQuestion = ToolCall | Checkpoint | Release

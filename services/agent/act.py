@@ -34,6 +34,9 @@ COMMAND_SECONDS = 300.0
 """How long one tool call may take."""
 SILENCE = 3
 """Unanswered questions in a row after which a sandbox counts as lost."""
+ABSENCE = 30.0
+"""Seconds for which nobody may hold a sandbox: a runner that is started again finds its sandboxes alive."""
+_PAUSE = 0.25
 BATCH_BYTES = 160_000
 """Room for the results of one batch in its fact; each result gets an equal share of what is over."""
 
@@ -51,11 +54,13 @@ class Hands:
     Args:
         bus: to the runners.
         model: to Claude.
+        absence: seconds for which nobody may hold a sandbox.
     """
 
-    def __init__(self, bus: Bus, model: Model) -> None:
+    def __init__(self, bus: Bus, model: Model, absence: float = ABSENCE) -> None:
         self._bus = bus
         self._model = model
+        self._absence = absence
 
     async def __call__(self, plan: Plan, heard: Recorded) -> Sequence[f.AnyFact]:
         """The facts that came of ``plan``; ``Later`` or ``Refused`` if it could not be carried out."""
@@ -131,18 +136,23 @@ class Hands:
     async def _question(self, sandbox_id: str, question: SandboxQuestion) -> SandboxAnswer:
         """Ask until there is an answer; the same id makes asking again harmless."""
         body = msgspec.json.encode(question)
-        silent = 0
+        silent, nobody_since = 0, 0.0
         while True:
             try:
                 answer = _answers.decode(await self._bus.ask(sandbox_subject(sandbox_id), body, timeout=10))
             except Later as error:
                 if error.kind == "log_unavailable":
                     raise
+                if error.kind == "no_responders":
+                    nobody_since = nobody_since or time.monotonic()
+                    if time.monotonic() - nobody_since < self._absence:
+                        await asyncio.sleep(_PAUSE)
+                        continue
                 silent += 1
                 if error.kind == "no_responders" or silent >= SILENCE:
                     raise SandboxGone(str(error)) from error
                 continue
-            silent = 0
+            silent, nobody_since = 0, 0.0
             match answer:
                 case Running():
                     await asyncio.sleep(0)

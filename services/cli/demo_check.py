@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from contracts.envelope import RunKey
 from contracts.tools import ToolCall
 from services.cli.demo_repository import TEST_COMMAND
 from services.cli.demo_stage import Stage
@@ -52,7 +53,8 @@ async def test_again(stage: Stage, branches: Sequence[str]) -> list[Tested]:
             box = PodmanSandbox(host, mirror.path(stage.repo.id))
             name = f"demo-{os.getpid()}-{number}"
             limits = Limits(memory=settings.sandbox_memory * MIB, disk=settings.sandbox_memory * MIB // 2)
-            spec = SandboxSpec(sandbox_id=name, run_id="demo", image=image, limits=limits)
+            key = RunKey(stage.repo.id, number, "demo")
+            spec = SandboxSpec(sandbox_id=name, key=key, image=image, limits=limits)
             call = ToolCall(id="test", name="bash", input={"command": TEST_COMMAND}, seconds=_SECONDS)
             try:
                 ready = await box.prepare(spec, pack, commit)

@@ -76,6 +76,7 @@ class Bus:
         self._client: Client | None = None
         self._objects: Objects | None = None
         self._failures: dict[int, int] = {}
+        self._waited: set[int] = set()
         self._grace = grace
         self._batches: list[asyncio.Task[None]] = []
         self._taking: set[asyncio.Task[None]] = set()
@@ -200,13 +201,18 @@ class Bus:
 
     @contextlib.asynccontextmanager
     async def answering(
-        self, subject: str, handler: Callable[[bytes], Awaitable[bytes]]
+        self, subject: str, handler: Callable[[bytes], Awaitable[bytes | None]]
     ) -> AsyncIterator[None]:
-        """Answer requests on ``subject`` for as long as the context lasts (a sandbox's own subject)."""
+        """Answer requests on ``subject`` for as long as the context lasts (a sandbox's own subject).
+
+        Where the handler returns None, nothing is said: another may answer.
+        """
         tasks: set[asyncio.Task[None]] = set()
 
         async def reply(message: Msg) -> None:
-            await self.client.publish(message.reply, await handler(message.data))
+            answer = await handler(message.data)
+            if answer is not None:
+                await self.client.publish(message.reply, answer)
 
         async def on_message(message: Msg) -> None:
             task = asyncio.create_task(reply(message))
@@ -290,7 +296,7 @@ class Bus:
     async def _deliver(self, service: str, handler: Handler, message: Msg) -> None:
         sequence = message.metadata.sequence.stream
         tries = self._failures.get(sequence, 0) + 1
-        if message.metadata.num_delivered > MAX_DELIVERIES:
+        if message.metadata.num_delivered > MAX_DELIVERIES and sequence not in self._waited:
             tries = MAX_TRIES
         try:
             recorded = decode_recorded(message.subject, sequence, message.headers, message.data)
@@ -308,16 +314,21 @@ class Bus:
             logger.exception("handler failed", service=service, subject=message.subject)
             await self._again(service, message, error, tries)
         else:
-            self._failures.pop(sequence, None)
+            self._forget(sequence)
             await message.ack()
+
+    def _forget(self, sequence: int) -> None:
+        self._failures.pop(sequence, None)
+        self._waited.discard(sequence)
 
     async def _again(self, service: str, message: Msg, error: Exception, tries: int) -> None:
         sequence = message.metadata.sequence.stream
         asked = getattr(error, "seconds", None)
         if getattr(error, "kind", "") in PATIENT:
+            self._waited.add(sequence)  # its deliveries are knocks, not deaths
             await message.nak(delay=asked or None)
         elif tries >= MAX_TRIES:
-            self._failures.pop(sequence, None)
+            self._forget(sequence)
             await self._bury(service, message, f"{type(error).__name__}: {error}")
         else:
             self._failures[sequence] = tries

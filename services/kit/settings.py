@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from services.kit.errors import Misconfigured
@@ -41,20 +41,23 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
-def _pairs(value: str) -> str:
-    for pair in split(value):
+def _split(value: Any) -> Any:
+    return (
+        tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    )
+
+
+def _pairs(value: tuple[str, ...]) -> tuple[str, ...]:
+    for pair in value:
         name, equals, _ = pair.partition("=")
         if not equals or not name.isidentifier() or not name.isascii():
             raise ValueError("must be NAME=VALUE, separated by commas")
     return value
 
 
-def split(value: str) -> tuple[str, ...]:
-    """The parts of a setting that is a list, separated by commas."""
-    return tuple(part.strip() for part in value.split(",") if part.strip())
-
-
-Pairs = Annotated[str, AfterValidator(_pairs)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+"""Separated by commas."""
+Pairs = Annotated[Names, AfterValidator(_pairs)]
 Address = Annotated[str, AfterValidator(_address)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
@@ -95,22 +98,30 @@ class Settings(BaseSettings):
     """Working time of a run: model and tools; waiting for a person does not count."""
 
     sandbox_image: str | None = None
-    sandbox_images: str = ""
+    sandbox_images: Names = ()
     """Images that a repository's ``.millrace.toml`` may choose, by their exact names."""
     sandbox_runtime: str | None = None
     sandbox_limit: int = Field(default=8, ge=1)
     sandbox_memory: int = Field(default=2048, ge=512)
+    sandbox_warm: int = Field(default=2, ge=0)
+    """Containers that wait for a run at least; more wait where more were taken lately."""
+    sandbox_without: Names = ()
+    """Guarantees that sandboxes need not give on this machine, by the names that `millrace doctor` shows."""
+    mirror_size: int = Field(default=20_480, ge=100)
+    """MiB on disk for copies of repositories that nobody works on at the moment, and those in use."""
+    mirror_days: float = Field(default=30.0, gt=0)
+    """Days after its last use for which the copy of a repository is kept."""
     podman_url: str | None = None
 
-    setup_hosts: str = "image"
+    setup_hosts: Names = ("image",)
     """What every setup may reach, port 443; ``image`` stands for what the image's package managers use."""
-    setup_extra_hosts: str = ""
+    setup_extra_hosts: Names = ()
     """What a repository may ask for besides; ``*`` stands for any public host."""
-    setup_mirrors: str = ""
+    setup_mirrors: Names = ()
     """The operator's own package indexes, HOST or HOST:PORT, at any address; TLS all the same."""
     setup_ca: Path | None = None
     """A file of certificates that setups trust besides the image's."""
-    setup_environment: Pairs = ""
+    setup_environment: Pairs = ()
     """NAME=VALUE for every setup, such as an index's address; no credentials."""
     setup_scripts: Literal["repository", "never"] = "repository"
     """Whether a repository may turn install scripts on."""

@@ -1,10 +1,10 @@
 """The runner's assembly."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import structlog
@@ -13,25 +13,31 @@ from contracts.subjects import RUNNERS_SUBJECT
 from contracts.tools import RunnerStatus
 from services.kit.bus import Bus
 from services.kit.drive import Driver, Stage
-from services.kit.errors import Later, MillraceError
+from services.kit.errors import Misconfigured
 from services.kit.serve import Health, main
 from services.kit.settings import Settings
+from services.sandbox_runner import process
 from services.sandbox_runner.act import Workshop
 from services.sandbox_runner.assembly import build_grounds
 from services.sandbox_runner.decide import Plan, Verify, decide
+from services.sandbox_runner.engine import Engine
 from services.sandbox_runner.held import Shelf
 from services.sandbox_runner.image import ensure_image
+from services.sandbox_runner.keeper import Keeper, is_ours
+from services.sandbox_runner.memory import read_memory
 from services.sandbox_runner.mirror import Mirror
+from services.sandbox_runner.mirror_bounds import Bounds
+from services.sandbox_runner.podman_api import PodmanApi
 from services.sandbox_runner.podman_command import working_runtime
 from services.sandbox_runner.podman_host import PodmanHost
 from services.sandbox_runner.podman_service import PodmanService
+from services.sandbox_runner.profile import GUARANTEES, Ceiling, Shape
+from services.sandbox_runner.room import Room
 from services.sandbox_runner.sandbox import MIB, Limits
 from services.sandbox_runner.slot import slot
 from services.sandbox_runner.state import START, evolve
 from services.sandbox_runner.verification import Baselines, Verifier
 from services.sandbox_runner.web import serve_web
-
-REAP_SECONDS = 30.0
 
 logger = structlog.get_logger(__name__)
 
@@ -46,25 +52,47 @@ async def run(settings: Settings, bus: Bus) -> AsyncIterator[Health]:
     async with AsyncExitStack() as stack:
         home = settings.home.absolute()
         runner = stack.enter_context(slot(home / "runners"))
-        image = settings.sandbox_image or await ensure_image(tell=partial(logger.info, "sandbox image"))
-        runtime = await working_runtime(image, settings.sandbox_runtime, home / "runtime")
-        service = PodmanService(settings.podman_url, runtime)
-        api = await service.start()
-        stack.push_async_callback(service.stop)
-        host = PodmanHost(api, runner, home / "sandboxes" / runner, service.ceiling)
-        await _reap(host, set())
-        shelf = Shelf(bus, settings.sandbox_limit)
-        stack.push_async_callback(shelf.clear)
-        memory = settings.sandbox_memory * MIB
+        process.own(runner)
+        if unknown := sorted(set(settings.sandbox_without) - GUARANTEES.keys()):
+            raise Misconfigured(
+                f"MILLRACE_SANDBOX_WITHOUT: {', '.join(unknown)} is no guarantee; there are "
+                + ", ".join(GUARANTEES)
+            )
+        limits = Limits(memory=settings.sandbox_memory * MIB, disk=settings.sandbox_memory * MIB // 2)
         protocols = "http:https" if settings.github_url.startswith("http://") else "https"
-        mirror = Mirror(home / "mirrors", protocols=protocols)
-        limits = Limits(memory=memory, disk=memory // 2)
-        grounds = build_grounds(settings, host, mirror, image)
+        bounds = Bounds(size=settings.mirror_size * MIB, age=settings.mirror_days * 86400.0)
+        mirror = Mirror(home / "mirrors", protocols=protocols, bounds=bounds)
+        host = PodmanHost(
+            PodmanApi(), runner, home / "sandboxes" / runner, Ceiling(), settings.sandbox_without
+        )
+        room = Room(settings.sandbox_limit, lambda: read_memory().enough_for_run(limits.memory))
+        log = bus.log("sandbox_runner")
+        shelf = Shelf(bus, room, partial(is_ours, log, runner))
+        keeper = Keeper(host=host, shelf=shelf, mirror=mirror, log=log, home=home)
+        await keeper.clean()
+
+        async def connected(image: str) -> None:
+            await keeper.recover()
+            host.pool.keep(Shape(image=image, limits=limits), settings.sandbox_warm, settings.sandbox_limit)
+
+        engine = Engine(
+            host,
+            image=partial(_image, settings),
+            service=partial(_service, settings, runner, home),
+            connected=connected,
+        )
+        grounds = build_grounds(settings, host, mirror, engine.image)
         verifier = Verifier(host, mirror, limits, settings.test_minutes * 60)
         baselines = Baselines(verifier, home / "baselines")
+        stack.push_async_callback(engine.close)
+        stack.push_async_callback(host.pool.drain)
+        stack.push_async_callback(shelf.clear)
+        stack.push_async_callback(keeper.stop)
         stack.push_async_callback(baselines.close)
+        await engine.open()
+        keeper.start()
         driver = Driver(
-            bus.log("sandbox_runner"),
+            log,
             start=START,
             evolve=evolve,
             decide=decide,
@@ -87,18 +115,17 @@ async def run(settings: Settings, bus: Bus) -> AsyncIterator[Health]:
                 RunnerStatus(
                     runner=runner,
                     sandboxes=shelf.names,
-                    limit=shelf.limit,
-                    image=image,
+                    limit=room.limit,
+                    image=engine.name,
                     uptime=round(time.monotonic() - began, 1),
+                    queue=room.queue,
+                    warm=host.pool.waiting,
+                    podman=engine.health,
                 )
             )
 
         async def health() -> dict[str, str]:
-            try:
-                await host.list_orphans(set())
-            except MillraceError as error:
-                return {"nats": bus.healthy(), "podman": str(error)}
-            return {"nats": bus.healthy(), "podman": "ok"}
+            return {"nats": bus.healthy(), "podman": engine.health}
 
         await bus.answers(RUNNERS_SUBJECT, status)
         await stack.enter_async_context(serve_web(settings, bus, status, health))
@@ -107,19 +134,20 @@ async def run(settings: Settings, bus: Bus) -> AsyncIterator[Health]:
             yield health
         finally:
             driver.stopping = True
+            keeper.note_stopping()
             await bus.close()
 
 
-async def _reap(host: PodmanHost, known: set[str]) -> None:
-    """Remove what a killed predecessor of this name left: its runs go on from their checkpoints."""
-    try:
-        orphans = await host.list_orphans(known)
-    except Later as error:
-        logger.warning("orphans could not be listed", error=str(error))
-        return
-    for orphan in orphans:
-        logger.info("orphan removed", sandbox=orphan.sandbox_id, run=orphan.run_id)
-    await asyncio.gather(*(host.remove(orphan.container, orphan.sandbox_id) for orphan in orphans))
+async def _image(settings: Settings) -> str:
+    return settings.sandbox_image or await ensure_image(tell=partial(logger.info, "sandbox image"))
+
+
+async def _service(settings: Settings, runner: str, home: Path, image: str) -> PodmanService:
+    """The operator's service, whose runtime is its own affair; else one with a runtime that works here."""
+    if settings.podman_url:
+        return PodmanService(settings.podman_url)
+    runtime = await working_runtime(image, settings.sandbox_runtime, home / "runtime")
+    return PodmanService(runtime=runtime, owner=runner)
 
 
 if __name__ == "__main__":

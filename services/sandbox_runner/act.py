@@ -1,5 +1,6 @@
 """The runner's plans carried out: clone, sandbox, verification. Each returns the facts that came of it."""
 
+import asyncio
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -82,23 +83,26 @@ class Workshop:
 
     async def _prepare(self, plan: Prepare, heard: Recorded) -> f.SandboxReady:
         name = sandbox_id(heard.key.run, plan.generation)
-        if not self._shelf.promise(name):
-            raise Later("all sandboxes are busy", seconds=1.0, kind="queued")
+        await self._shelf.drop(name)  # prepared before, but not recorded
+        self._shelf.room.enter(name, plan.request.repository.id)
+        box = PodmanSandbox(self._host, self._mirror.path(plan.request.repository.id))
         try:
             base, pack = await self._repository(plan.request, plan.base)
-            ground = await self._grounds.find(plan.request.repository.id, heard.key.run, base, pack)
-            repository = self._mirror.path(plan.request.repository.id)
-            box = PodmanSandbox(self._host, repository, ground.change_limits(self._grounds.change))
-            ready = await box.prepare(ground.spec(name, heard.key.run, self._limits), pack, base)
+            ground = await self._grounds.find(heard.key, base, pack)
+            spec = ground.spec(name, heard.key, self._limits, self._grounds.change)
+            ready = await box.prepare(spec, pack, base)
             tree = ready.tree
             if plan.checkpoint is not None:
                 change = decode_change(await self._bus.objects.get(plan.checkpoint.digest))
                 await box.restore(change)
                 tree = change.tree
-            await self._shelf.put(name, box, base)
-        finally:
-            self._shelf.forget(name)
-        self._baselines.begin(ground, heard.key.run, ready.tree)
+            instructions = await self._instructions(plan.request.repository.id, base)
+            await self._shelf.put(name, box, base, heard.key)
+        except BaseException:
+            self._shelf.room.leave(name)
+            await asyncio.shield(box.abandon())
+            raise
+        self._baselines.begin(ground, heard.key, ready.tree)
         return f.SandboxReady(
             sandbox_id=name,
             runner=self._host.runner,
@@ -109,7 +113,7 @@ class Workshop:
             image=ground.image.name,
             test_command=ground.project.test_command,
             about=ground.about,
-            instructions=await self._instructions(plan.request.repository.id, base),
+            instructions=instructions,
             setup=ground.setup,
         )
 
@@ -140,7 +144,7 @@ class Workshop:
             return replace(result, verdict="unchanged")
         base, pack = await self._repository(plan.request, plan.base)
         # What the base says counts: a change must not choose its own examination.
-        ground = await self._grounds.find(plan.request.repository.id, heard.key.run, base, pack)
+        ground = await self._grounds.find(heard.key, base, pack)
         touched = [*(entry.path for entry in change.written), *change.deleted]
         if forbidden := protected(touched, ground.project.settings.protected):
             reason = "it touches protected files: " + ", ".join(sorted(set(forbidden)))
@@ -152,8 +156,8 @@ class Workshop:
         if ground.project.test_command is None:
             return result
         name = f"{sandbox_id(heard.key.run, plan.attempt)}-v"
-        after = await self._baselines.verifier.check(ground, name, heard.key.run, change)
-        before = await self._baselines.get(ground, heard.key.run, plan.base.tree)
+        after = await self._baselines.verifier.check(ground, name, heard.key, change)
+        before = await self._baselines.get(ground, heard.key, plan.base.tree)
         return replace(
             result,
             verdict="passed" if after.check.exit_code == 0 else "failed",

@@ -1,11 +1,11 @@
 """The operator's settings as what grounds are made with; every value is checked before anything starts."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
 from services.kit.errors import Misconfigured
-from services.kit.settings import Settings, split
+from services.kit.settings import Settings
 from services.sandbox_runner.change import DEFAULT_LIMITS
 from services.sandbox_runner.deps import Room, Store
 from services.sandbox_runner.egress import PORT, Target, parse_target
@@ -21,8 +21,13 @@ IMAGE_HOSTS = "image"
 ANY = "*"
 
 
-def build_grounds(settings: Settings, host: PodmanHost, mirror: Mirror, image: str) -> Grounds:
+def build_grounds(
+    settings: Settings, host: PodmanHost, mirror: Mirror, image: Callable[[], Awaitable[str]]
+) -> Grounds:
     """Images, setups and what they left, as the operator wants them.
+
+    Args:
+        image: the name of the sandbox image, once there is a Podman that has it.
 
     Raises:
         Misconfigured: a setting names something that is no host, or a file that cannot be read.
@@ -33,7 +38,7 @@ def build_grounds(settings: Settings, host: PodmanHost, mirror: Mirror, image: s
     store = Store(home / "deps", Room(size=memory // 2, total=settings.setup_store * MIB))
     store.sweep()
     setups = Setups(host, mirror, store, rules, at_once=max(1, settings.sandbox_limit // 4))
-    images = Images(host, home / "images", image, split(settings.sandbox_images), learn=setups.ask_index)
+    images = Images(host, home / "images", image, settings.sandbox_images, learn=setups.ask_index)
     most = settings.change_size * MIB
     change = msgspec.structs.replace(
         DEFAULT_LIMITS, files=settings.change_files, size=most, file_size=min(most, DEFAULT_LIMITS.file_size)
@@ -43,7 +48,7 @@ def build_grounds(settings: Settings, host: PodmanHost, mirror: Mirror, image: s
 
 def rules_of(settings: Settings) -> Rules:
     """What setups may do, from the settings."""
-    named, wished = split(settings.setup_hosts), split(settings.setup_extra_hosts)
+    named, wished = settings.setup_hosts, settings.setup_extra_hosts
     hosts = [name for name in named if name != IMAGE_HOSTS]
     extra = None if ANY in wished else _targets("SETUP_EXTRA_HOSTS", wished)
     try:
@@ -54,9 +59,9 @@ def rules_of(settings: Settings) -> Rules:
         hosts=_targets("SETUP_HOSTS", hosts),
         image_hosts=IMAGE_HOSTS in named,
         extra=extra,
-        mirrors=_targets("SETUP_MIRRORS", split(settings.setup_mirrors), ports=True),
+        mirrors=_targets("SETUP_MIRRORS", settings.setup_mirrors, ports=True),
         ca=ca,
-        environment=dict(pair.split("=", 1) for pair in split(settings.setup_environment)),
+        environment=dict(pair.split("=", 1) for pair in settings.setup_environment),
         scripts=settings.setup_scripts == "repository",
         memory=settings.setup_memory * MIB,
         seconds=settings.setup_minutes * 60,

@@ -118,19 +118,28 @@ def readable(path: bytes) -> str:
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:300])
 
 
-async def build_change(repository: Path, base: str, manifest: Manifest) -> Change:
+def _scratch(place: Path | None) -> "tempfile.TemporaryDirectory[str]":
+    if place is not None:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(prefix="millrace-tree-", dir=place)
+
+
+async def build_change(
+    repository: Path, base: str, manifest: Manifest, *, scratch: Path | None = None
+) -> Change:
     """The change as the host sees it, computed on the host's objects.
 
     Args:
         repository: a bare repository of the host that holds ``base``; nothing is written to it.
+        scratch: where temporary files go; what a killed process leaves there, its successor removes.
 
     Raises:
         Refused: the result is not the tree that the sandbox named, or lacks a path.
     """
-    with tempfile.TemporaryDirectory(prefix="millrace-tree-") as scratch:
+    with _scratch(scratch) as directory:
         env = {
-            "GIT_INDEX_FILE": f"{scratch}/index",
-            "GIT_OBJECT_DIRECTORY": scratch,
+            "GIT_INDEX_FILE": f"{directory}/index",
+            "GIT_OBJECT_DIRECTORY": directory,
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(repository / "objects"),
         }
         await run_git(["read-tree", base], git_dir=repository, env=env)

@@ -39,24 +39,37 @@ class Listener:
         self._path.chmod(0o666)  # the directory above is the runner's alone
         self._socket.listen(1)
 
-    async def accept(self, seconds: float) -> "Channel":
-        """The connection of the tool server; ``Later`` if none comes in time."""
+    async def accept(self, seconds: float, pid: int = 0) -> "Channel":
+        """The connection of the tool server; ``Later`` if none comes in time.
+
+        Args:
+            pid: its process; others of the sandbox, where work goes on already, are turned away.
+        """
         try:
             async with asyncio.timeout(seconds):
-                connection, _ = await asyncio.get_running_loop().sock_accept(self._socket)
+                while True:
+                    connection, _ = await asyncio.get_running_loop().sock_accept(self._socket)
+                    peer = _peer(connection)
+                    if not pid or peer in (0, pid):
+                        break
+                    connection.close()
         except TimeoutError as error:
             raise Later(f"the sandbox did not report within {seconds:.0f} s", kind="sandbox_start") from error
         finally:
             self.close()
-        # SO_PEERCRED (unix(7)): who called connect, as seen from here
-        pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         reader, writer = await asyncio.open_unix_connection(sock=connection, limit=_BACKLOG_BYTES)
-        return Channel(reader, writer, pid)
+        return Channel(reader, writer, peer)
 
     def close(self) -> None:
         """Nobody can connect any more."""
         self._path.unlink(missing_ok=True)
         self._socket.close()
+
+
+def _peer(connection: socket.socket) -> int:
+    """Who called connect, as seen from here (SO_PEERCRED, unix(7)); 0 for a process that cannot be seen."""
+    pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(pid)
 
 
 class Channel:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from services.kit.errors import Later
+from services.sandbox_runner import process
 from services.sandbox_runner.process import run_process
 
 _MAX_WORDS = 4000
@@ -31,6 +32,7 @@ def clean_environment(git_dir: Path, *, protocols: str = "") -> dict[str, str]:
     }
     kept |= {name: value for name, value in os.environ.items() if protocols and name.lower() in _PROXIES}
     return kept | {
+        **process.marked(),
         "GIT_DIR": str(git_dir),
         "HOME": "/nonexistent",
         "LC_ALL": "C",

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from contracts import facts as f
+from contracts.envelope import RunKey
 from services.kit.errors import Refused
 from services.sandbox_runner.change import DEFAULT_LIMITS, ChangeLimits
 from services.sandbox_runner.deps import Stored
@@ -23,7 +24,8 @@ _SETTINGS_BYTES = 200_000
 class Ground(msgspec.Struct, frozen=True, kw_only=True):
     """One base commit with all that its sandboxes need.
 
-    ``notes`` are sentences about wishes of the repository that are not granted.
+    ``absent`` says what a checkout lacks. ``notes`` are sentences about wishes of the repository that are
+    not granted.
     """
 
     repository_id: int
@@ -33,6 +35,7 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     image: Image
     stored: Stored | None
     paths: frozenset[str]
+    absent: str = ""
     notes: tuple[str, ...] = ()
 
     @property
@@ -43,7 +46,7 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def about(self) -> str:
         """What was found out about the repository, for the agent."""
-        parts = [self.project.about, *self._set_up(), self.project.problem, *self.notes]
+        parts = [self.project.about, *self._set_up(), self.project.problem, self.absent, *self.notes]
         return "\n".join(part for part in parts if part)
 
     def _set_up(self) -> list[str]:
@@ -54,21 +57,24 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
             return ["That was done before the network was taken away; /deps holds the result, read-only."]
         return [f"That failed, so nothing is installed:\n{report.output[-1500:]}"]
 
-    def spec(self, sandbox_id: str, run_id: str, limits: Limits) -> SandboxSpec:
-        """A sandbox on this ground."""
+    def spec(
+        self, sandbox_id: str, key: RunKey, limits: Limits, most: ChangeLimits = DEFAULT_LIMITS
+    ) -> SandboxSpec:
+        """A sandbox on this ground; ``most`` is the largest change that the operator lets it make."""
         settings = self.project.settings
         top = self.stored.top if self.stored is not None else ()
         return SandboxSpec(
             sandbox_id=sandbox_id,
-            run_id=run_id,
+            key=key,
             image=self.image.name,
             limits=limits,
             deps=self.stored.tree if self.stored is not None else None,
             environment=later_environment(top, settings),
             path=path(top),
+            change=self._change_limits(most),
         )
 
-    def change_limits(self, most: ChangeLimits) -> ChangeLimits:
+    def _change_limits(self, most: ChangeLimits) -> ChangeLimits:
         """The largest change that is taken: the operator's bounds, or narrower ones of the repository."""
         settings = self.project.settings
         size = min(most.size, settings.size or most.size)
@@ -90,21 +96,22 @@ class Grounds:
         self._setups = setups
         self.change = change
 
-    async def find(self, repository_id: int, run_id: str, base: str, pack: Path) -> Ground:
+    async def find(self, key: RunKey, base: str, pack: Path) -> Ground:
         """Everything about a base; the setup is run if it has not been.
 
         Raises:
             Refused: ``.millrace.toml`` is wrong, or the image cannot be used.
             Later: something could not be done now.
         """
+        repository_id = key.repository_id
         listing = await self._mirror.list_tree(repository_id, base, recursive=True)
         project = await self._project(repository_id, base, listing)
         if project.wrong:
             raise Refused(project.problem, kind="settings_invalid")
-        image = await self._images.ensure(self._images.choose(project.settings.image))
+        image = await self._images.ensure(await self._images.choose(project.settings.image))
         if any("cargo" in command for command in project.setup):
             image = await self._images.complete(image)
-        stored, notes = await self._set_up(repository_id, run_id, base, pack, project, image, listing)
+        stored, notes = await self._set_up(key, base, pack, project, image, listing)
         return Ground(
             repository_id=repository_id,
             base=base,
@@ -113,13 +120,13 @@ class Grounds:
             image=image,
             stored=stored,
             paths=frozenset(readable(entry.path) for entry in listing),
+            absent=await self._mirror.absent(repository_id, base),
             notes=notes,
         )
 
     async def _set_up(
         self,
-        repository_id: int,
-        run_id: str,
+        key: RunKey,
         base: str,
         pack: Path,
         project: Project,
@@ -134,8 +141,7 @@ class Grounds:
             notes += ("The operator does not let repositories turn install scripts on.",)
         blobs = {readable(entry.path): entry.blob for entry in listing}
         order = Order(
-            repository_id=repository_id,
-            run_id=run_id,
+            run=key,
             base=base,
             pack=pack,
             image=image.name,

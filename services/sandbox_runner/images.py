@@ -56,7 +56,7 @@ class Images:
     """The images that a runner may use.
 
     Args:
-        default: the operator's image, or our own.
+        default: the name of the operator's image, or of our own.
         allowed: the names that repositories may choose (``MILLRACE_SANDBOX_IMAGES``).
         directory: where what was seen is kept.
         learn: asks a Cargo index where its files are, from within the image; None leaves it out.
@@ -66,7 +66,7 @@ class Images:
         self,
         host: PodmanHost,
         directory: Path,
-        default: str,
+        default: Callable[[], Awaitable[str]],
         allowed: Collection[str] = (),
         learn: Learn | None = None,
     ) -> None:
@@ -77,10 +77,11 @@ class Images:
         self.default = default
         self.learn = learn
 
-    def choose(self, wanted: str | None) -> str:
+    async def choose(self, wanted: str | None) -> str:
         """The image's name for a repository; ``Refused`` if it asks for one that is not allowed."""
-        if wanted is None or wanted == self.default:
-            return self.default
+        default = await self.default()
+        if wanted is None or wanted == default:
+            return default
         if wanted not in self._allowed:
             raise Refused(
                 f".millrace.toml asks for the image {wanted}, which the operator does not allow"
@@ -129,9 +130,7 @@ class Images:
 
     async def _look(self, name: str, identity: str) -> Image:
         box = PodmanSandbox(self._host, self._directory)
-        spec = SandboxSpec(
-            sandbox_id=f"look-{uuid.uuid4().hex[:12]}", run_id="", image=identity, limits=_LOOK
-        )
+        spec = SandboxSpec(sandbox_id=f"look-{uuid.uuid4().hex[:12]}", image=identity, limits=_LOOK)
         try:
             await box.start(spec)
             result = await box.run_program("probe", seconds=120)

@@ -9,6 +9,7 @@ import fcntl
 import os
 import re
 import shutil
+import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -18,8 +19,18 @@ from urllib.parse import urlsplit
 import msgspec
 
 from services.kit.errors import Later, Refused
+from services.sandbox_runner.absent import absent
 from services.sandbox_runner.clone_errors import clone_error, empty_repository, too_large
 from services.sandbox_runner.git import GitError, run_git
+from services.sandbox_runner.mirror_bounds import (
+    DEFAULT_BOUNDS,
+    Bounds,
+    evict,
+    forget,
+    forget_if_unused,
+    mark_used,
+    try_lock,
+)
 
 _SHA = re.compile(r"[0-9a-f]{40}")
 _SAFE_REF = re.compile(r"(?!-)(?!.*(\.\.|@\{|//|\.lock(/|$)))[^\x00-\x20\x7f~^:?*\[\\]+(?<![./])")
@@ -32,8 +43,11 @@ _REMOTE = {
 _LOOK_SECONDS = 0.25
 _MANY_PACKS = 40
 _READABLE = 10_000_000
+_ATTRIBUTES, _ATTRIBUTE_BYTES = 20, 100_000
+"""How many ``.gitattributes`` are read for what they say about LFS, and how much of each."""
 _KEPT = 8
-"""Packs and base commits that a repository keeps."""
+"""Packs and base commits that a repository keeps in any case; others for ``_KEPT_SECONDS``."""
+_KEPT_SECONDS = 24 * 3600.0
 
 
 class TreeEntry(msgspec.Struct, frozen=True):
@@ -52,6 +66,7 @@ class Mirror:
         max_size: bytes that one fetch may add.
         seconds: the longest that one fetch may take.
         protocols: the transports that git may use, separated by colons.
+        bounds: how much is kept of repositories that nobody works on.
     """
 
     def __init__(
@@ -61,11 +76,13 @@ class Mirror:
         max_size: int = 2_000_000_000,
         seconds: float = 600.0,
         protocols: str = "http:https",
+        bounds: Bounds = DEFAULT_BOUNDS,
     ) -> None:
         self._directory = directory
         self._max_size = max_size
         self._seconds = seconds
         self._protocols = protocols
+        self._bounds = bounds
 
     def path(self, repository_id: int) -> Path:
         """The bare repository; it exists after the first ``fetch``."""
@@ -90,6 +107,7 @@ class Mirror:
         git_dir = self.path(repository_id)
         async with self._locked(repository_id):
             await self._lay_out(git_dir)
+            mark_used(git_dir)
             if _SHA.fullmatch(ref) and await self._has(git_dir, ref):
                 return ref
             wanted = ref if _SHA.fullmatch(ref) or ref.startswith("refs/") else f"refs/heads/{ref}"
@@ -97,8 +115,19 @@ class Mirror:
             sha = (await run_git(["rev-parse", "FETCH_HEAD^{commit}"], git_dir=git_dir)).decode().strip()
             await run_git(["update-ref", f"refs/millrace/{sha}", sha], git_dir=git_dir)
             if len(list((git_dir / "objects/pack").glob("*.pack"))) > _MANY_PACKS:
-                await run_git(["repack", "-a", "-d", "-q"], git_dir=git_dir, seconds=self._seconds)
+                await self._slim(git_dir, sha)
             return sha
+
+    async def _slim(self, git_dir: Path, newest: str) -> None:
+        """Forget base commits that no run can be at work on any more, and make one pack of the rest."""
+        refs = sorted(
+            (git_dir / "refs/millrace").glob("*"), key=lambda path: path.stat().st_mtime, reverse=True
+        )
+        for path in refs[_KEPT:]:
+            if path.name != newest and time.time() - path.stat().st_mtime > _KEPT_SECONDS:
+                path.unlink(missing_ok=True)
+        await run_git(["repack", "-a", "-d", "-q"], git_dir=git_dir, seconds=self._seconds)
+        await run_git(["prune", "--expire=now"], git_dir=git_dir, seconds=self._seconds)
 
     async def _fetch(self, git_dir: Path, url: str, token: str | None, wanted: str) -> None:
         remote = {**_REMOTE, **_authorization(url, token)}
@@ -127,7 +156,7 @@ class Mirror:
             raise clone_error(error.words) from None
         except Refused:
             await _stop(fetching)
-            shutil.rmtree(git_dir, ignore_errors=True)  # the next fetch starts with the operator's next limit
+            forget_if_unused(git_dir)  # the next fetch starts with the operator's next limit
             raise
         except Later as error:
             if error.kind == "git_timeout":
@@ -196,10 +225,38 @@ class Mirror:
             entries.append(TreeEntry(mode, path, int(size) if size.isdigit() else 0, blob))
         return entries
 
+    async def absent(self, repository_id: int, sha: str) -> str:
+        """What a checkout of the commit will lack, in words; empty if nothing."""
+        entries = await self.list_tree(repository_id, sha, recursive=True)
+        attributes: dict[bytes, bytes] = {}
+        for entry in entries:
+            named = entry.path == b".gitattributes" or entry.path.endswith(b"/.gitattributes")
+            if named and len(attributes) < _ATTRIBUTES:
+                content = await self.read_file(repository_id, sha, os.fsdecode(entry.path), _ATTRIBUTE_BYTES)
+                attributes[entry.path] = content or b""
+        return absent([entry.path for entry in entries if entry.mode == "160000"], attributes)
+
+    async def has(self, repository_id: int, sha: str) -> bool:
+        """Whether this commit is here."""
+        return self.path(repository_id).is_dir() and await self._has(self.path(repository_id), sha)
+
+    async def tidy(self) -> None:
+        """Remove what fetches left that were killed; repositories that somebody reads now are passed over."""
+        for git_dir in self._directory.glob("*.git"):
+            with try_lock(git_dir.with_suffix(".lock")) as ours:
+                if ours:
+                    _discard_partial(git_dir)
+        for gone in self._directory.glob("*.gone"):
+            shutil.rmtree(gone, ignore_errors=True)
+
+    async def evict(self) -> list[int]:
+        """Remove repositories until size and age are within bounds; says which. Those in use stay."""
+        return await asyncio.to_thread(evict, self._directory, self._bounds, time.time())
+
     async def remove(self, repository_id: int) -> None:
         """Forget a repository."""
         async with self._locked(repository_id):
-            await asyncio.to_thread(shutil.rmtree, self.path(repository_id), ignore_errors=True)
+            await asyncio.to_thread(forget, self.path(repository_id))
 
     async def _has(self, git_dir: Path, sha: str) -> bool:
         try:
@@ -258,7 +315,7 @@ def _authorization(url: str, token: str | None) -> dict[str, str]:
 
 
 def _discard_partial(git_dir: Path) -> None:
-    for name in ("objects/pack/tmp_*", "objects/tmp_*", "objects/pack/*.keep"):
+    for name in ("objects/pack/tmp_*", "objects/tmp_*", "objects/pack/*.keep", "millrace-packs/*.part"):
         for path in git_dir.glob(name):
             path.unlink(missing_ok=True)
 

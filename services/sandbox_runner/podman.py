@@ -1,6 +1,7 @@
 """Sandboxes made of Podman containers: start one, use it, verify in another, leave nothing behind."""
 
 import asyncio
+import secrets
 import shlex
 import time
 from base64 import b64encode
@@ -16,17 +17,15 @@ from contracts.tools import ToolCall, ToolResult
 from services.kit.errors import Later, MillraceError, Refused
 from services.sandbox_runner import change as changes
 from services.sandbox_runner.answers import Answer, command_result, edit_result
-from services.sandbox_runner.channel import Channel, Listener
+from services.sandbox_runner.box import Box
 from services.sandbox_runner.deps import hold
 from services.sandbox_runner.inside import program
+from services.sandbox_runner.mirror_bounds import Lease
 from services.sandbox_runner.podman_host import SANDBOX_ID, PodmanHost
-from services.sandbox_runner.profile import container_name, container_spec
 from services.sandbox_runner.sandbox import CheckResult, Ready, SandboxGone, SandboxSpec
 from services.sandbox_runner.toolserver.wire import CHUNK
 from services.sandbox_runner.wrapping import unpack, wrapped
 
-_START_SECONDS = 60.0
-_LOOK_SECONDS = 1.0
 _REPOSITORY_SECONDS = 300.0
 _GRACE_SECONDS = 20.0
 """What a tool call may take beyond its own deadline: killing its processes and sending the answer."""
@@ -44,61 +43,64 @@ class PodmanSandbox:
 
     Args:
         repository: a bare repository of the host (the mirror) that holds the base commits.
-        limits: the largest change that a checkpoint takes.
+        box: a container that holds the run's workspace already: one that was adopted.
     """
 
     def __init__(
-        self, host: PodmanHost, repository: Path, limits: changes.ChangeLimits = changes.DEFAULT_LIMITS
+        self,
+        host: PodmanHost,
+        repository: Path,
+        *,
+        box: Box | None = None,
     ) -> None:
         self._host = host
         self._repository = repository
-        self._spec: SandboxSpec | None = None
-        self._channel: Channel | None = None
-        self._limits = limits
+        self._box = box
+        deps = box.record.shape.deps if box is not None else ""
+        self._let_go: Callable[[], None] | None = hold(Path(deps)) if deps else None
+        self._lease = Lease(repository) if box is not None else None
+        # Calls of ours have names that no predecessor used: their answers may still be under way.
+        self._epoch = secrets.token_hex(4)
         self._serial = 0
-        self._let_go: Callable[[], None] | None = None
 
     async def prepare(self, spec: SandboxSpec, pack: Path, base: str) -> Ready:
-        """Start the container and lay out the base; on failure nothing is left behind."""
+        """Take a container and lay out the base; on failure nothing is left behind."""
         if not SANDBOX_ID.fullmatch(spec.sandbox_id):
-            raise ValueError(f"{spec.sandbox_id!r} cannot name a container")
+            raise ValueError(f"{spec.sandbox_id!r} cannot name a sandbox")
         began = time.monotonic()
+        box = await self.start(spec)
         try:
-            container, uid, python = await self.start(spec)
+            self._lease = Lease(self._repository)
             answer = await self._ask(
                 {"op": "checkout", "base": base}, seconds=_REPOSITORY_SECONDS, upload=_parts(pack)
             )
             if spec.environment or spec.path:
                 message = {"op": "environment", "set": spec.environment, "path": list(spec.path)}
-                await self._ask(message, seconds=_START_SECONDS)
+                await self._ask(message, seconds=_GRACE_SECONDS)
             if spec.deps is not None:
                 await self._arrange()
-            image = str((await self._host.api.inspect(container))["Image"])
         except BaseException:
-            await asyncio.shield(self._abandon())
+            await asyncio.shield(self.abandon())
             raise
         return Ready(
-            container=container,
+            container=box.container,
             tree=str(answer[0]["tree"]),
-            image=image,
-            uid_map=uid,
-            python=python,
+            image=box.image,
+            uid_map=box.uid_map,
+            python=box.python,
             seconds=time.monotonic() - began,
         )
 
-    async def start(self, spec: SandboxSpec) -> tuple[str, int, str]:
-        """Start the container without a repository: its id, the host's first uid, Python's version.
-
-        On failure nothing is left behind.
-        """
-        self._spec = spec
+    async def start(self, spec: SandboxSpec) -> Box:
+        """Take a container without laying out a repository; on failure nothing is left behind."""
         try:
             if spec.deps is not None:
                 self._let_go = hold(spec.deps)
-            return await self._start(spec)
+            self._box = box = await self._host.take(spec)
         except BaseException:
-            await asyncio.shield(self._abandon())
+            await asyncio.shield(self.abandon())
             raise
+        return box
 
     async def _arrange(self) -> None:
         """Put what the setup left where tools look for it."""
@@ -112,47 +114,10 @@ class PodmanSandbox:
         argv = ["python3", "-I", "-S", "-B", "-c", program(name), *arguments]
         given = {"command": shlex.join(argv)}
         return await self._bash(
-            ToolCall(id=f"{name}/{self._serial}", name="bash", input=given, seconds=seconds),
+            ToolCall(id=f"{name}/{self._epoch}/{self._serial}", name="bash", input=given, seconds=seconds),
             head=_REPORT,
             tail=_REPORT,
         )
-
-    async def _start(self, spec: SandboxSpec) -> tuple[str, int, str]:
-        api, directory = self._host.api, self._host.channel_directory(spec.sandbox_id)
-        body = container_spec(
-            spec, self._host.runner, tools=self._host.tools(), channel=directory, ceiling=self._host.ceiling
-        )
-        listener = Listener(directory)
-        try:
-            container = await api.create(body)
-            await api.start(container)
-            self._channel = await self._report(listener, container)
-        finally:
-            listener.close()
-        hello = await self._channel.hello(_START_SECONDS)
-        state = (await api.inspect(container))["State"]
-        pid = int(state.get("Pid") or 0)
-        if self._channel.peer_pid not in (0, pid):
-            raise SandboxGone("another process than the sandbox's first took the tool channel")
-        return container, _check_isolation(pid), str(hello.get("python", ""))[:20]
-
-    async def _report(self, listener: Listener, container: str) -> Channel:
-        """The tool server's connection, or why it cannot come any more."""
-        accepting = asyncio.create_task(listener.accept(_START_SECONDS))
-        try:
-            while True:
-                done, _ = await asyncio.wait([accepting], timeout=_LOOK_SECONDS)
-                if done:
-                    return accepting.result()
-                state = (await self._host.api.inspect(container))["State"]
-                if not state.get("Running"):
-                    raise Later(
-                        f"the sandbox ended with {state.get('ExitCode')} before it reported; does its image"
-                        " have Python 3.11, bash and git?",
-                        kind="sandbox_start",
-                    )
-        finally:
-            accepting.cancel()
 
     async def call(self, call: ToolCall) -> ToolResult:
         """Run one tool in the container."""
@@ -187,13 +152,14 @@ class PodmanSandbox:
 
     async def cancel(self, call_id: str) -> None:
         """End a running call."""
-        if self._channel is not None:
-            await self._channel.cancel(call_id)
+        if self._box is not None:
+            await self._box.channel.cancel(call_id)
 
     async def checkpoint(self, base: str) -> Change:
         """The workspace's difference from the base, believed only as far as its bytes say."""
+        limits = self._box.record.change if self._box is not None else changes.DEFAULT_LIMITS
         fields, blob = await self._ask(
-            {"op": "manifest", "base": base, "files": self._limits.files, "size": self._limits.size},
+            {"op": "manifest", "base": base, "files": limits.files, "size": limits.size},
             seconds=_REPOSITORY_SECONDS,
         )
         if not fields["ok"]:
@@ -201,8 +167,8 @@ class PodmanSandbox:
                 f"the workspace could not be recorded: {str(fields.get('why', ''))[:500]}",
                 kind="checkpoint_failed",
             )
-        manifest = changes.read_manifest(fields, blob, self._limits)
-        return await changes.build_change(self._repository, base, manifest)
+        manifest = changes.read_manifest(fields, blob, limits)
+        return await changes.build_change(self._repository, base, manifest, scratch=self._host.scratch)
 
     async def restore(self, change: Change) -> None:
         """Apply a checkpoint to the fresh base."""
@@ -234,9 +200,9 @@ class PodmanSandbox:
         report: bool = False,
     ) -> CheckResult:
         """Run the command on exactly the change's tree, in a container that ran nothing before."""
-        if change.base != base or (self._spec is not None and self._spec.sandbox_id == spec.sandbox_id):
+        if change.base != base or (self._box is not None and self._box.record.sandbox == spec.sandbox_id):
             raise ValueError("a change is verified on its own base, in a sandbox of another name")
-        fresh = PodmanSandbox(self._host, self._repository, self._limits)
+        fresh = PodmanSandbox(self._host, self._repository)
         try:
             ready = await fresh.prepare(spec, pack, base)
             if change.empty:
@@ -272,32 +238,34 @@ class PodmanSandbox:
 
     async def release(self) -> None:
         """Close the channel, remove the container and its directory."""
-        spec, self._spec = self._spec, None
-        if self._channel is not None:
-            await self._channel.close()
-            self._channel = None
+        box, self._box = self._box, None
+        lease, self._lease = self._lease, None
+        let_go, self._let_go = self._let_go, None
+        if lease is not None:
+            lease.close()
         try:
-            if spec is not None:
-                await self._host.remove(container_name(spec.sandbox_id), spec.sandbox_id)
+            if box is not None:
+                await box.channel.close()
+                await self._host.discard(box.record)
         finally:
-            if self._let_go is not None:
-                self._let_go()
-                self._let_go = None
+            if let_go is not None:
+                let_go()
 
-    async def _abandon(self) -> None:
-        spec = self._spec
+    async def abandon(self) -> None:
+        """Release it after something went wrong: what else goes wrong now is logged, not raised."""
+        box = self._box
         try:
             await self.release()
         except MillraceError as error:  # the reason that led here matters more; the reaper comes again
-            logger.warning("sandbox left behind", sandbox=spec and spec.sandbox_id, error=str(error))
+            logger.warning("a container was left behind", box=box and box.name, error=str(error))
 
     async def _ask(self, message: dict[str, Any], *, seconds: float, call: str = "", **more: Any) -> Any:
-        if self._channel is None:
+        if self._box is None:
             raise SandboxGone("the sandbox has ended")
         if not call:
             self._serial += 1
-            call = f"{message['op']}/{self._serial}"
-        fields, blob = await self._channel.ask(call, message, seconds=seconds, **more)
+            call = f"{message['op']}/{self._epoch}/{self._serial}"
+        fields, blob = await self._box.channel.ask(call, message, seconds=seconds, **more)
         if not isinstance(fields.get("ok"), bool):
             raise SandboxGone("the sandbox broke the protocol of its tool channel")
         if message["op"] == "checkout" and not fields["ok"]:
@@ -305,23 +273,6 @@ class PodmanSandbox:
                 f"the repository could not be laid out: {str(fields.get('why'))[:500]}", kind="checkout"
             )
         return fields, blob
-
-
-def _check_isolation(pid: int) -> int:
-    """The host's first uid of the namespace of a process; 0 if the process cannot be seen from here.
-
-    Podman has silently ignored a request for a user namespace, so it is looked at.
-    """
-    try:
-        inside, outside, _ = Path(f"/proc/{pid}/uid_map").read_text().split()[:3]
-        own = Path("/proc/self/uid_map").read_text().split()[:3]
-    except (OSError, ValueError):
-        return 0
-    if int(outside) == 0 or [inside, outside] == own[:2]:
-        raise Refused(
-            "Podman started the sandbox without a user namespace of its own", kind="podman_no_user_namespace"
-        )
-    return int(outside)
 
 
 async def _parts(pack: Path) -> AsyncIterator[bytes]:

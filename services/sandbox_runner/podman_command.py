@@ -1,6 +1,7 @@
 """The podman command: run with a deadline, in a clean environment, with a runtime that works here."""
 
 import os
+import pwd
 import resource
 import shutil
 from collections.abc import Callable, Sequence
@@ -26,6 +27,43 @@ _PASSED_ON = (
 )
 
 
+_IDS, _FEW_IDS = 65536, 4096
+_PLENTY = 16
+
+
+def subordinate_ids(user: str, uid: int, lines: Sequence[str]) -> int:
+    """How many subordinate ids a user has (subuid(5)); an empty name stands for the user of ``uid``."""
+    names = {user} if user else {str(uid), _login(uid)}
+    total = 0
+    for line in lines:
+        fields = line.strip().split(":")
+        if len(fields) == 3 and fields[0] in names and fields[2].isdigit():
+            total += int(fields[2])
+    return total
+
+
+def ids_in(file: Path) -> int:
+    """The ids that Podman can give to sandboxes, by this file; root's are the user ``containers``'s."""
+    try:
+        lines = file.read_text().splitlines()
+    except OSError:
+        return 0
+    return subordinate_ids("containers" if os.geteuid() == 0 else "", os.geteuid(), lines)
+
+
+def id_map_size() -> int:
+    """How many ids each sandbox gets: all that a system can have, few where few sandboxes would fit."""
+    total = min(ids_in(Path("/etc/subuid")), ids_in(Path("/etc/subgid")))
+    return _FEW_IDS if 0 < total < _PLENTY * _IDS else _IDS
+
+
+def _login(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
 def own_ceiling() -> Ceiling:
     """The hard limits of this process, which a service that it starts inherits."""
 
@@ -33,7 +71,9 @@ def own_ceiling() -> Ceiling:
         value = resource.getrlimit(which)[1]
         return None if value == resource.RLIM_INFINITY else value
 
-    return Ceiling(files=hard(resource.RLIMIT_NOFILE), processes=hard(resource.RLIMIT_NPROC))
+    return Ceiling(
+        files=hard(resource.RLIMIT_NOFILE), processes=hard(resource.RLIMIT_NPROC), ids=id_map_size()
+    )
 
 
 def podman_environment() -> dict[str, str]:

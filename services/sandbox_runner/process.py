@@ -11,10 +11,40 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 
+MARK = "MILLRACE_RUNNER"
+"""The variable by which a runner's programs are known, and found by its successor if they outlive it."""
+
+_owner = ""
 _waiting = ThreadPoolExecutor(32, thread_name_prefix="process")  # starts no thread before it is used
+
+
+def own(name: str) -> None:
+    """From now on this process is the runner ``name``."""
+    global _owner  # noqa: PLW0603  one process is one runner
+    _owner = name
+
+
+def marked() -> dict[str, str]:
+    """The mark of this runner's programs, for their environment."""
+    return {MARK: _owner} if _owner else {}
+
+
+def kill_left_behind(name: str) -> int:
+    """End what a runner of this name started and did not live to end; says how many programs that were.
+
+    Only for a runner that is dead: its slot must be held by whoever calls.
+    """
+    mark, ended = f"{MARK}={name}".encode(), 0
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if mark in environment.read_bytes().split(b"\0"):
+                os.kill(int(environment.parent.name), signal.SIGKILL)
+                ended += 1
+    return ended
 
 
 class Finished(msgspec.Struct, frozen=True):

@@ -6,8 +6,10 @@ from typing import Protocol
 import msgspec
 
 from contracts.change import Change
+from contracts.envelope import RunKey
 from contracts.tools import ToolCall, ToolResult
 from services.kit.errors import Later
+from services.sandbox_runner.change import DEFAULT_LIMITS, ChangeLimits
 
 MIB = 1024 * 1024
 
@@ -40,27 +42,23 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A sandbox to be. ``sandbox_id`` names it everywhere; preparing it again replaces what has its name.
 
-    ``deps`` is a host directory that it sees read-only as ``/deps``: what the repository's setup left.
+    ``key`` is the run that it is for, None if it is for none. ``deps`` is a host directory that it sees
+    read-only as ``/deps``: what the repository's setup left.
     ``environment`` is added to the variables of every command, ``path`` before the directories of PATH.
     For a setup alone: ``scratch`` is the size of a writable ``/deps`` in bytes, and ``outside`` a host
-    directory with sockets that it sees as ``/run/setup``.
+    directory with sockets that it sees as ``/run/setup``. ``change`` is the largest change that is taken.
     """
 
     sandbox_id: str
-    run_id: str
+    key: RunKey | None = None
     image: str
     limits: Limits = Limits()
-    labels: dict[str, str] = {}
     deps: Path | None = None
     environment: dict[str, str] = {}
     path: tuple[str, ...] = ()
     scratch: int = 0
     outside: Path | None = None
-
-    @property
-    def plain(self) -> bool:
-        """Whether any sandbox of this image and these limits would do, started before it was asked for."""
-        return self.deps is None and self.outside is None and not self.scratch and not self.labels
+    change: ChangeLimits = DEFAULT_LIMITS
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):

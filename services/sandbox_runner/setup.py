@@ -21,6 +21,7 @@ import msgspec
 import structlog
 
 from contracts import facts as f
+from contracts.envelope import RunKey
 from contracts.tools import ToolCall
 from services.kit.errors import Later, Refused
 from services.sandbox_runner.deps import Received, Store, Stored, receive
@@ -30,6 +31,7 @@ from services.sandbox_runner.inside import program
 from services.sandbox_runner.mirror import Mirror
 from services.sandbox_runner.podman import PodmanSandbox
 from services.sandbox_runner.podman_host import PodmanHost
+from services.sandbox_runner.profile import OUTSIDE
 from services.sandbox_runner.proxy import Proxy, Resolve, resolve
 from services.sandbox_runner.repository_settings import RepositorySettings
 from services.sandbox_runner.sandbox import MIB, Limits, SandboxGone, SandboxSpec
@@ -37,7 +39,6 @@ from services.sandbox_runner.setup_rules import (
     BUNDLE,
     EVERYTHING,
     JAVA_STORE,
-    OUTSIDE,
     PROXY_PORT,
     Rules,
     path,
@@ -62,8 +63,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     ``image`` is the image's name, ``image_id`` which one that is today.
     """
 
-    repository_id: int
-    run_id: str
+    run: RunKey
     base: str
     pack: Path
     image: str
@@ -127,7 +127,7 @@ class Setups:
         key = order.key(self.rules)
         if found := self._find(order, key):
             return found
-        async with self._locked(order.repository_id, key):
+        async with self._locked(order.run.repository_id, key):
             if found := self._find(order, key):
                 return found
             async with self._permits:
@@ -149,7 +149,7 @@ class Setups:
         try:
             self._hand_in(outside)
             async with Proxy(outside, policy, look_up=self._look_up):
-                await box.start(self._spec("", image.id, outside, settings))
+                await box.start(self._spec(None, image.id, outside, settings))
                 await self._open(box)
                 result = await box.run_program("cargo_files", str(PROXY_PORT), index, BUNDLE, seconds=60)
         finally:
@@ -160,13 +160,13 @@ class Setups:
         return result.content.strip()
 
     def _find(self, order: Order, key: str) -> Stored | None:
-        found = self._store.find(order.repository_id, key)
+        found = self._store.find(order.run.repository_id, key)
         if found is None:
             return None
         return msgspec.structs.replace(found, report=msgspec.structs.replace(found.report, cached=True))
 
     async def _run(self, order: Order, key: str) -> Stored:
-        part = self._store.begin(order.repository_id)
+        part = self._store.begin(order.run.repository_id)
         outside = part.with_name(f"{part.name}.outside")
         outside.mkdir(mode=0o755)
         began = time.monotonic()
@@ -175,7 +175,7 @@ class Setups:
             report, received = await self._carry_out(order, outside, part)
             report = msgspec.structs.replace(report, seconds=round(time.monotonic() - began, 3))
             return self._store.keep(
-                order.repository_id, key, part, report, received.top if received is not None else ()
+                order.run.repository_id, key, part, report, received.top if received is not None else ()
             )
         finally:
             self._store.discard(part)
@@ -186,11 +186,11 @@ class Setups:
         (outside / "ca.pem").chmod(0o644)
 
     async def _carry_out(self, order: Order, outside: Path, part: Path) -> tuple[f.Setup, Received | None]:
-        box = PodmanSandbox(self._host, self._mirror.path(order.repository_id))
+        box = PodmanSandbox(self._host, self._mirror.path(order.run.repository_id))
         report = f.Setup(commands=order.commands, ok=False)
         try:
             async with Proxy(outside, order.policy, look_up=self._look_up) as proxy:
-                spec = self._spec(order.run_id, order.image, outside, order.settings)
+                spec = self._spec(order.run, order.image, outside, order.settings)
                 await box.prepare(spec, order.pack, order.base)
                 ok, output = await self._commands(box, order.commands)
             # From here on there is no way out: what the setup left running reaches nobody.
@@ -214,12 +214,14 @@ class Setups:
         finally:
             await asyncio.shield(box.release())
 
-    def _spec(self, run_id: str, image: str, outside: Path, settings: RepositorySettings) -> SandboxSpec:
+    def _spec(
+        self, key: RunKey | None, image: str, outside: Path, settings: RepositorySettings
+    ) -> SandboxSpec:
         rules = self.rules
         disk = min(_DISK, rules.memory // 4)
         return SandboxSpec(
             sandbox_id=f"setup-{uuid.uuid4().hex[:12]}",
-            run_id=run_id,
+            key=key,
             image=image,
             limits=Limits(
                 memory=rules.memory,

@@ -13,7 +13,6 @@ _PROXY = f"http://127.0.0.1:{PROXY_PORT}"
 _JAVA = " ".join(
     f"-D{scheme}.proxyHost=127.0.0.1 -D{scheme}.proxyPort={PROXY_PORT}" for scheme in ("http", "https")
 )
-OUTSIDE = "/run/setup"
 BUNDLE = "/home/agent/.millrace-ca.pem"
 JAVA_STORE = "/home/agent/.millrace-cacerts"
 _TRUST = (

@@ -11,6 +11,7 @@ import structlog
 
 from contracts import facts as f
 from contracts.change import Change
+from contracts.envelope import RunKey
 from services.kit.errors import MillraceError
 from services.sandbox_runner.grounds import Ground
 from services.sandbox_runner.mirror import Mirror
@@ -47,17 +48,17 @@ class Verifier:
         self._limits = limits
         self._seconds = seconds
 
-    async def check(self, ground: Ground, sandbox_id: str, run_id: str, change: Change) -> Checked:
+    async def check(self, ground: Ground, sandbox_id: str, run: RunKey, change: Change) -> Checked:
         """The test command on base and change; a sandbox that did not survive the tests is a failed check."""
         command = ground.project.test_command
         assert command is not None  # noqa: S101  the caller looked
         try:
-            result = await self._run(ground, sandbox_id, run_id, change, command, report=True)
+            result = await self._run(ground, sandbox_id, run, change, command, report=True)
             if objected(result.exit_code, result.output):
-                result = await self._run(ground, sandbox_id, run_id, change, command, report=False)
+                result = await self._run(ground, sandbox_id, run, change, command, report=False)
         except SandboxGone:
             try:  # it may have been the machine's fault; tests that end their sandbox do so twice
-                result = await self._run(ground, sandbox_id, run_id, change, command, report=False)
+                result = await self._run(ground, sandbox_id, run, change, command, report=False)
             except SandboxGone as error:
                 why = f"The sandbox ended twice while this ran, perhaps for want of memory ({error})."
                 return Checked(
@@ -78,12 +79,12 @@ class Verifier:
         )
 
     async def _run(
-        self, ground: Ground, sandbox_id: str, run_id: str, change: Change, command: str, *, report: bool
+        self, ground: Ground, sandbox_id: str, run: RunKey, change: Change, command: str, *, report: bool
     ) -> CheckResult:
         minutes = ground.project.settings.test_minutes
         seconds = min(self._seconds, minutes * 60 if minutes else self._seconds)
         box = PodmanSandbox(self._host, self._mirror.path(ground.repository_id))
-        spec = ground.spec(sandbox_id, run_id, self._limits)
+        spec = ground.spec(sandbox_id, run, self._limits)
         return await box.verify(spec, ground.pack, ground.base, change, command, seconds, report=report)
 
 
@@ -101,21 +102,21 @@ class Baselines:
         self._permits = asyncio.Semaphore(at_once)
         self._running: dict[str, asyncio.Task[Checked | None]] = {}
 
-    def begin(self, ground: Ground, run_id: str, tree: str) -> None:
+    def begin(self, ground: Ground, run: RunKey, tree: str) -> None:
         """Start finding out, unless it is known or under way."""
         if ground.project.test_command is None:
             return
         key = _key(ground)
         if key not in self._running and self._recall(ground, key) is None:
-            task = asyncio.create_task(self._run(ground, key, run_id, tree))
+            task = asyncio.create_task(self._run(ground, key, run, tree))
             self._running[key] = task
             task.add_done_callback(lambda _: self._running.pop(key, None))
 
-    async def get(self, ground: Ground, run_id: str, tree: str) -> Checked | None:
+    async def get(self, ground: Ground, run: RunKey, tree: str) -> Checked | None:
         """What the base says to its tests; None if that cannot be found out now."""
         found = self._recall(ground, _key(ground))
         if found is None:
-            self.begin(ground, run_id, tree)
+            self.begin(ground, run, tree)
             found = await asyncio.shield(self._running[_key(ground)])
         return found
 
@@ -126,11 +127,11 @@ class Baselines:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def _run(self, ground: Ground, key: str, run_id: str, tree: str) -> Checked | None:
+    async def _run(self, ground: Ground, key: str, run: RunKey, tree: str) -> Checked | None:
         async with self._permits:
             try:
                 name = f"base-{uuid.uuid4().hex[:12]}"
-                seen = await self.verifier.check(ground, name, run_id, Change(base=ground.base, tree=tree))
+                seen = await self.verifier.check(ground, name, run, Change(base=ground.base, tree=tree))
             except MillraceError as error:
                 logger.warning("the base could not be tested", base=ground.base, why=str(error))
                 return None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from contracts.envelope import RunKey
 from contracts.tools import ToolCall, ToolResult
 from services.sandbox_runner.image import ensure_image
 from services.sandbox_runner.mirror import Mirror
@@ -19,6 +20,7 @@ from services.sandbox_runner.podman_service import PodmanService
 from services.sandbox_runner.sandbox import MIB, Limits, Ready, SandboxSpec
 
 REPOSITORY = 1296269
+KEY = RunKey(REPOSITORY, 42, "01HZZZZZZZZZZZZZZZZZZZZZZZ")
 SMALL = Limits(memory=1024 * MIB, disk=640 * MIB, pids=128, cpus=1.0, seconds=600)
 AUTHOR = {
     "GIT_AUTHOR_NAME": "Ada",
@@ -79,9 +81,7 @@ class Bench(msgspec.Struct):
 
     def spec(self, limits: Limits = SMALL) -> SandboxSpec:
         """Another sandbox."""
-        return SandboxSpec(
-            sandbox_id=f"t{uuid.uuid4().hex[:12]}", run_id="01RUN", image=self.image, limits=limits
-        )
+        return SandboxSpec(sandbox_id=f"t{uuid.uuid4().hex[:12]}", key=KEY, image=self.image, limits=limits)
 
     @asynccontextmanager
     async def open(self, limits: Limits = SMALL) -> AsyncIterator["Open"]:
@@ -132,6 +132,7 @@ async def bench(directory: Path) -> AsyncIterator[Bench]:
         pack = await mirror.shallow_pack(REPOSITORY, base)
         yield Bench(service, host, mirror, image, source, base, pack)
     finally:
+        await host.pool.drain()
         for orphan in await host.list_orphans(set()):
-            await host.remove(orphan.container, orphan.sandbox_id)
+            await host.remove(orphan.container, orphan.box)
         await service.stop()

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import msgspec
 
+from contracts.envelope import RunKey
 from services.sandbox_runner.deps import Room, Store, Stored
 from services.sandbox_runner.detect import Project
 from services.sandbox_runner.egress import Policy, Target, is_public
 from services.sandbox_runner.grounds import Ground, Grounds
 from services.sandbox_runner.image import ensure_image
-from services.sandbox_runner.images import Image, Images
+from services.sandbox_runner.images import Image, Images, Learn
 from services.sandbox_runner.mirror import Mirror
 from services.sandbox_runner.podman import PodmanSandbox
 from services.sandbox_runner.podman_command import working_runtime
@@ -63,6 +64,11 @@ class Source(msgspec.Struct, frozen=True):
     base: str
     pack: Path
 
+    @property
+    def key(self) -> RunKey:
+        """A run on it."""
+        return RunKey(self.id, 1, "01RUN")
+
 
 class Yard(msgspec.Struct):
     """A Podman service with everything that setups need, and repositories as one likes."""
@@ -101,12 +107,12 @@ class Yard(msgspec.Struct):
     def grounds(self, rules: Rules | None = None, allowed: Collection[str] = ()) -> Grounds:
         """What finds out about base commits."""
         setups = self.setups(rules)
-        images = Images(self.host, self.directory / "images", self.image.name, allowed, setups.ask_index)
+        images = _images(self.host, self.directory, self.image.name, allowed, setups.ask_index)
         return Grounds(self.mirror, images, setups)
 
     async def ground(self, source: Source, rules: Rules | None = None) -> Ground:
         """All about a repository's commit, set up."""
-        return await self.grounds(rules).find(source.id, "01RUN", source.base, source.pack)
+        return await self.grounds(rules).find(source.key, source.base, source.pack)
 
     def order(
         self,
@@ -117,8 +123,7 @@ class Yard(msgspec.Struct):
     ) -> Order:
         """A setup with these commands."""
         return Order(
-            repository_id=source.id,
-            run_id="01RUN",
+            run=source.key,
             base=source.base,
             pack=source.pack,
             image=self.image.name,
@@ -143,10 +148,19 @@ class Yard(msgspec.Struct):
         )
         box = PodmanSandbox(self.host, self.mirror.path(source.id))
         try:
-            spec = ground.spec(f"t{uuid.uuid4().hex[:12]}", "01RUN", LIMITS)
+            spec = ground.spec(f"t{uuid.uuid4().hex[:12]}", source.key, LIMITS)
             yield Open(box, await box.prepare(spec, source.pack, source.base))
         finally:
             await box.release()
+
+
+def _images(
+    host: PodmanHost, directory: Path, name: str, allowed: Collection[str] = (), learn: Learn | None = None
+) -> Images:
+    async def default() -> str:
+        return name
+
+    return Images(host, directory / "images", default, allowed, learn)
 
 
 @asynccontextmanager
@@ -159,11 +173,11 @@ async def yard(directory: Path, room: Room | None = None) -> AsyncIterator[Yard]
     host = PodmanHost(api, f"test-{uuid.uuid4().hex[:8]}", directory / "runner", service.ceiling)
     try:
         mirror = Mirror(directory / "mirrors", protocols="file")
-        image = await Images(host, directory / "images", name).ensure(name)
+        image = await _images(host, directory, name).ensure(name)
         yield Yard(host, mirror, image, Store(directory / "deps", room), directory)
     finally:
         for orphan in await host.list_orphans(set()):
-            await host.remove(orphan.container, orphan.sandbox_id)
+            await host.remove(orphan.container, orphan.box)
         await service.stop()
 
 

@@ -35,7 +35,8 @@ def _differences(result: Result) -> list[str]:
 
 async def main(names: list[str]) -> int:
     """Print the table; 0 if all results are the same."""
-    lines, alike = [_HEAD], True
+    lines: list[tuple[str, ...]] = [_HEAD]
+    alike = True
     with tempfile.TemporaryDirectory(prefix="millrace-projects-") as place:
         async with yard(Path(place)) as made:
             for project in PROJECTS:

@@ -72,7 +72,7 @@ async def run(yard: Yard, project: Real, directory: Path) -> Result:
     verifier = Verifier(yard.host, yard.mirror, LIMITS, 900.0)
     tree = git(source_directory, "rev-parse", "HEAD^{tree}")
     name = f"t{uuid.uuid4().hex[:12]}"
-    checked = await verifier.check(ground, name, "01RUN", Change(base=source.base, tree=tree))
+    checked = await verifier.check(ground, name, source.key, Change(base=source.base, tree=tree))
     inside = Seen(
         exit_code=checked.check.exit_code,
         seconds=checked.check.seconds,

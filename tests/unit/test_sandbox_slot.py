@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from services.sandbox_runner.slot import slot
+from services.sandbox_runner.slot import living, slot
 
 
 def test_two_runners_of_one_home_have_two_names(tmp_path: Path) -> None:
@@ -29,3 +29,13 @@ def test_a_home_reached_by_another_path_is_the_same_home(tmp_path: Path) -> None
         pass
     with slot(tmp_path / "link" / "runners") as after:
         assert after == before
+
+
+def test_the_living_are_told_from_the_dead(tmp_path: Path) -> None:
+    with slot(tmp_path / "runners") as first:
+        with slot(tmp_path / "runners") as second:
+            assert living(tmp_path / "runners") == {first, second}
+        assert living(tmp_path / "runners") == {first}
+        with slot(tmp_path / "runners") as again:
+            assert again == second
+    assert living(tmp_path / "runners") == set()

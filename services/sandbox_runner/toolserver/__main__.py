@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .editor import EditError, Editor
+from .look import look
 from .processes import Child, Processes, become_undumpable, kill_tree
 from .shell import Shell
 from .snapshot import Repository, SnapshotError
@@ -68,7 +69,7 @@ class Server:
     def serve(self, connection: socket.socket) -> None:
         """Answer what comes on one connection until the runner is gone."""
         self._socket = connection
-        self._send({"op": "hello", "version": 1, "python": sys.version.split()[0]})
+        self._send({"op": "hello", "version": 1, "python": sys.version.split()[0], "profile": look()})
         with suppress(EOFError, OSError):
             while True:
                 self._hear(*read_frame(connection))
@@ -81,6 +82,9 @@ class Server:
             return
         if op == "cancel":
             self._cancel(str(message["target"]))
+            return
+        if op == "ping":
+            self._send({"id": call, "ok": True})
             return
         with self._lock:
             known = self._answers.get(call)
