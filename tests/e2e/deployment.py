@@ -73,7 +73,7 @@ class Deployment(ABC):
     @property
     def pids(self) -> list[int]:
         """The processes that were started here; ``descendants`` are theirs."""
-        return [process.pid for process in self._running.values()]
+        return [process.pid for process in self._running.values() if process.returncode is None]
 
     def find(self, name: str) -> int:
         """The process of this name among all that it runs."""
@@ -108,13 +108,14 @@ class Deployment(ABC):
 
     async def kill(self) -> None:
         """SIGKILL to every process at once: services, nats-server, Podman's service, git."""
-        for process in self._running.values():  # nobody may start anything while we look
-            os.kill(process.pid, signal.SIGSTOP)
-        victims = [pid for process in self._running.values() for pid in descendants(process.pid)]
+        alive = [process for process in self._running.values() if process.returncode is None]
+        for process in alive:  # nobody may start anything while we look
+            process.send_signal(signal.SIGSTOP)
+        victims = [pid for process in alive for pid in descendants(process.pid)]
         for pid in victims:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        for process in self._running.values():
+        for process in alive:
             await process.wait()
         self._running.clear()
 
