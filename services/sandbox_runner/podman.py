@@ -17,7 +17,6 @@ from services.sandbox_runner import change as changes
 from services.sandbox_runner.answers import Answer, command_result, edit_result
 from services.sandbox_runner.channel import Channel, Listener
 from services.sandbox_runner.podman_host import SANDBOX_ID, PodmanHost
-from services.sandbox_runner.profile import container_name, container_spec
 from services.sandbox_runner.sandbox import CheckResult, Ready, SandboxGone, SandboxSpec
 from services.sandbox_runner.toolserver.wire import CHUNK
 
@@ -75,11 +74,8 @@ class PodmanSandbox:
         )
 
     async def _start(self, spec: SandboxSpec) -> tuple[str, int, str]:
-        api, directory = self._host.api, self._host.channel_directory(spec.sandbox_id)
-        body = container_spec(
-            spec, self._host.runner, tools=self._host.tools(), channel=directory, ceiling=self._host.ceiling
-        )
-        listener = Listener(directory)
+        api, body = self._host.api, self._host.specify(spec)
+        listener = Listener(self._host.channel_directory(spec.sandbox_id))
         try:
             container = await api.create(body)
             await api.start(container)
@@ -215,7 +211,7 @@ class PodmanSandbox:
             await self._channel.close()
             self._channel = None
         if spec is not None:
-            await self._host.remove(container_name(spec.sandbox_id), spec.sandbox_id)
+            await self._host.remove_sandbox(spec.sandbox_id)
 
     async def _abandon(self) -> None:
         spec = self._spec

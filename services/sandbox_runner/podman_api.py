@@ -11,7 +11,7 @@ from podman.api.client import APIClient
 from podman.errors import PodmanError
 
 from services.kit.errors import Later, MillraceError, Refused
-from services.sandbox_runner.profile import LABEL, container_name
+from services.sandbox_runner.profile import LABEL
 
 API_VERSION = "4.0.0"
 """The oldest API that has everything used here; newer services answer it too."""
@@ -107,15 +107,6 @@ class PodmanApi:
                 return None
             raise
         return str(answer["Id"])
-
-    async def find(self, sandbox_id: str) -> str | None:
-        """The container of a sandbox, if there is one."""
-        try:
-            return str((await self.inspect(container_name(sandbox_id)))["Id"])
-        except Refused as error:
-            if error.kind == "podman_not_found":
-                return None
-            raise
 
     def close(self) -> None:
         """Let go of the connections; requests that hang end with their own deadline."""

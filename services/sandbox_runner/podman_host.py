@@ -1,17 +1,21 @@
 """A runner's place on a Podman service: what its containers see of the host, and who finds them again."""
 
 import hashlib
+import os
 import re
 import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from services.kit.errors import Refused
 from services.sandbox_runner.podman_api import PodmanApi
-from services.sandbox_runner.profile import LABEL, Ceiling
+from services.sandbox_runner.profile import LABEL, Ceiling, container_name, container_spec
+from services.sandbox_runner.sandbox import SandboxSpec
 
 SANDBOX_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
 
@@ -31,7 +35,7 @@ class PodmanHost:
         api: the service.
         runner: the runner's name; the reaper finds its containers by it.
         directory: private directory of this runner, the same path for it and for Podman: here lie the
-            sockets and a copy of the tool server.
+            sockets and a copy of the tool server. The one above is its home's, for all its runners.
         ceiling: the service's own limits.
     """
 
@@ -39,6 +43,7 @@ class PodmanHost:
         self.api = api
         self.runner = runner
         self.ceiling = ceiling
+        self._home = hashlib.sha256(os.fsencode(directory.parent.resolve())).hexdigest()[:8]
         self._directory = directory
         self._tools: Path | None = None
 
@@ -69,6 +74,30 @@ class PodmanHost:
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(0o755)
         return path
+
+    def specify(self, spec: SandboxSpec) -> dict[str, Any]:
+        """The container of a sandbox, as Podman takes it."""
+        return container_spec(
+            spec,
+            self.runner,
+            home=self._home,
+            tools=self.tools(),
+            channel=self.channel_directory(spec.sandbox_id),
+            ceiling=self.ceiling,
+        )
+
+    async def find(self, sandbox_id: str) -> str | None:
+        """The container of a sandbox of this home, if there is one."""
+        try:
+            return str((await self.api.inspect(container_name(self._home, sandbox_id)))["Id"])
+        except Refused as error:
+            if error.kind == "podman_not_found":
+                return None
+            raise
+
+    async def remove_sandbox(self, sandbox_id: str) -> None:
+        """Remove a sandbox's container and what the runner kept for it."""
+        await self.remove(container_name(self._home, sandbox_id), sandbox_id)
 
     async def list_orphans(self, known: set[str]) -> list[Orphan]:
         """Containers of this runner whose sandbox is not among ``known``."""

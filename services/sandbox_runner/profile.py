@@ -34,9 +34,13 @@ class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
     processes: int | None = None
 
 
-def container_name(sandbox_id: str) -> str:
-    """Derived from the sandbox's id, so that a second try finds the first."""
-    return f"millrace-{sandbox_id}"
+def container_name(home: str, sandbox_id: str) -> str:
+    """Derived from the sandbox's id, so that a second try finds the first.
+
+    ``home`` tells the Millraces of one machine apart: run ids derive from what GitHub says, so that two
+    which hear of the same issue have the same ones.
+    """
+    return f"millrace-{home}-{sandbox_id}"
 
 
 def labels(spec: SandboxSpec, runner: str) -> dict[str, str]:
@@ -50,18 +54,19 @@ def labels(spec: SandboxSpec, runner: str) -> dict[str, str]:
 
 
 def container_spec(
-    spec: SandboxSpec, runner: str, *, tools: Path, channel: Path, ceiling: Ceiling
+    spec: SandboxSpec, runner: str, *, home: str, tools: Path, channel: Path, ceiling: Ceiling
 ) -> dict[str, Any]:
     """The body of ``POST /libpod/containers/create``.
 
     Args:
+        home: see ``container_name``.
         tools: host directory with the folder ``toolserver``.
         channel: host directory in which the runner listens.
     """
     limits = spec.limits
     lifetime = f"{limits.seconds:.0f}"
     return {
-        "name": container_name(spec.sandbox_id),
+        "name": container_name(home, spec.sandbox_id),
         "image": spec.image,
         "labels": labels(spec, runner),
         "entrypoint": ["/usr/bin/env", "python3", "-I", "-S", "-B", "-c"],

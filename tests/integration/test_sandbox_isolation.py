@@ -13,6 +13,7 @@ from services.kit.errors import Later, Refused
 from services.sandbox_runner.podman import PodmanSandbox
 from services.sandbox_runner.podman_api import PodmanApi
 from services.sandbox_runner.podman_command import run_podman
+from services.sandbox_runner.podman_host import PodmanHost
 from services.sandbox_runner.podman_service import PodmanService
 from services.sandbox_runner.sandbox import Limits
 from tests.integration.sandbox_kit import REPOSITORY, SMALL, Bench, bench
@@ -118,7 +119,7 @@ async def test_release_leaves_nothing(place: Bench) -> None:
         assert [o.container for o in await place.host.list_orphans(set())] == [container]
         await box.bash("setsid sleep 1000 & disown")
     assert await place.host.list_orphans(set()) == []
-    assert await place.host.api.find("anything") is None
+    assert await place.host.find("anything") is None
     listed = await run_podman(["ps", "-aq", "--no-trunc"], seconds=30)
     assert container not in listed
     assert not list((place.host.channel_directory("x").parent).glob("t*"))
@@ -132,10 +133,28 @@ async def test_preparing_an_id_again_replaces_its_container(place: Bench) -> Non
         old = await first.prepare(spec, place.pack, place.base)
         new = await second.prepare(spec, place.pack, place.base)
         assert old.container != new.container
-        assert await place.host.api.find(spec.sandbox_id) == new.container
+        assert await place.host.find(spec.sandbox_id) == new.container
     finally:
         await second.release()
         await first.release()
+
+
+async def test_another_home_on_the_machine_may_have_a_sandbox_of_the_same_id(
+    place: Bench, tmp_path: Path
+) -> None:
+    spec = place.spec()
+    other = PodmanHost(place.host.api, "other", tmp_path / "other" / "runner", place.host.ceiling)
+    ours = PodmanSandbox(place.host, place.mirror.path(REPOSITORY))
+    theirs = PodmanSandbox(other, place.mirror.path(REPOSITORY))
+    try:
+        container = (await ours.prepare(spec, place.pack, place.base)).container
+        assert container != (await theirs.prepare(spec, place.pack, place.base)).container
+        assert await place.host.find(spec.sandbox_id) == container
+        await theirs.release()
+        assert await place.host.find(spec.sandbox_id) == container
+    finally:
+        await ours.release()
+        await theirs.release()
 
 
 async def test_an_orphan_is_found_by_its_runner_and_removed(place: Bench) -> None:

@@ -11,7 +11,7 @@ SPEC = SandboxSpec(sandbox_id="s1", run_id="r1", image="i", labels={"dev.millrac
 
 
 def test_the_container_has_no_network_no_privilege_and_no_environment() -> None:
-    body = container_spec(SPEC, "me", tools=Path("/t"), channel=Path("/c"), ceiling=Ceiling())
+    body = container_spec(SPEC, "me", home="here", tools=Path("/t"), channel=Path("/c"), ceiling=Ceiling())
     assert body["netns"] == {"nsmode": "none"}
     assert body["userns"]["nsmode"] == "auto"
     assert body["idmappings"]["AutoUserNs"] is True
@@ -28,7 +28,7 @@ def test_the_container_has_no_network_no_privilege_and_no_environment() -> None:
 
 
 def test_all_writable_memory_stays_below_the_memory_limit() -> None:
-    body = container_spec(SPEC, "me", tools=Path("/t"), channel=Path("/c"), ceiling=Ceiling())
+    body = container_spec(SPEC, "me", home="here", tools=Path("/t"), channel=Path("/c"), ceiling=Ceiling())
     sizes = [
         int(o.removeprefix("size=")) for m in body["mounts"] for o in m["options"] if o.startswith("size=")
     ]
@@ -39,7 +39,7 @@ def test_all_writable_memory_stays_below_the_memory_limit() -> None:
 
 
 def test_labels_of_ours_cannot_be_given_by_others() -> None:
-    body = container_spec(SPEC, "me", tools=Path("/t"), channel=Path("/c"), ceiling=Ceiling())
+    body = container_spec(SPEC, "me", home="here", tools=Path("/t"), channel=Path("/c"), ceiling=Ceiling())
     assert body["labels"] == {
         "dev.millrace.run": "r1", "dev.millrace.sandbox": "s1", "dev.millrace.runner": "me", "x": "y",
     }  # fmt: skip
