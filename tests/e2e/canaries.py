@@ -1,7 +1,7 @@
 """Finds secrets in bytes, however they were written down."""
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -28,12 +28,12 @@ class Canaries:
         """Which secrets ``hay`` holds and in which form, each with ``where``."""
         return [f"{name} ({form}) in {where}" for name, form, needle in self._needles if needle in hay]
 
-    def in_files(self, roots: Iterable[Path]) -> list[str]:
+    def in_files(self, roots: Iterable[Path], *, besides: Container[Path] = ()) -> list[str]:
         """The same for every file below these directories, or for the files themselves."""
         found = []
         for root in roots:
             for file in [root] if root.is_file() else sorted(root.rglob("*")):
-                if file.is_file() and not file.is_symlink():
+                if file.is_file() and not file.is_symlink() and file not in besides:
                     found += self.in_bytes(file.read_bytes(), str(file))
         return found
 

@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from contracts import facts as f
 from contracts.codec import encode_fact
+from services.kit.embedded import password
 from tests.doubles.github.state import Issue
 from tests.doubles.model import Use
 from tests.e2e.canaries import Canaries
@@ -41,6 +42,14 @@ async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene
         yield scene
 
 
+def own_secrets(scene: Scene) -> dict[str, str]:
+    """What Millrace made for itself; each lies in a file that only its user may read."""
+    return {
+        "operator token": scene.millrace.token,
+        "password of NATS": password(scene.millrace.home, "millrace"),
+    }
+
+
 def canaries(scene: Scene) -> Canaries:
     """Everything secret that is in use, tokens minted so far included."""
     tokens = {f"token {number}": token for number, token in enumerate(scene.github.vault.tokens, 1)}
@@ -50,6 +59,7 @@ def canaries(scene: Scene) -> Canaries:
             "webhook secret": scene.app.webhook_secret,
             "model key": scene.claude.key,
             **tokens,
+            **own_secrets(scene),
         }
     )
 
@@ -127,6 +137,9 @@ async def test_no_secret_is_where_it_does_not_belong(scene: Scene) -> None:
 
     # Everything on disk: NATS's store, the databases with their journals, mirrors, logs.
     home, logs = scene.millrace.home, scene.millrace.logs
-    assert known.in_files([home, *logs]) == []
+    kept = [home / "admin-token", home / "nats" / "millrace.password", home / "nats" / "nats-server.conf"]
+    assert known.in_files([home, *logs], besides=kept) == []
+    assert Canaries(own_secrets(scene)).in_files(kept)
+    assert {file.stat().st_mode & 0o777 for file in kept} == {0o600}
     assert any(b'"level": "debug"' in log.read_bytes() for log in logs)
     assert Canaries({"the run's id": run[0].key.run}).in_files([home / "nats"]), "NATS's store is readable"

@@ -13,6 +13,10 @@ from tests.e2e.harness import END_TO_END, FIX, Project, Scene, kinds
 pytestmark = END_TO_END
 
 
+SLOW = (*FIX[:1], (Use("bash", {"command": "sleep 2"}),), *FIX[1:])
+"""The same work with a second turn whose command lasts long enough to be interrupted."""
+
+
 @pytest.fixture
 def acme(scene: Scene) -> Project:
     """A project with a bug that Claude fixes."""
@@ -82,20 +86,28 @@ async def test_killed_between_the_first_comment_and_its_answer(scene: Scene, acm
 
 async def test_killed_while_a_command_runs(scene: Scene, acme: Project) -> None:
     paid = scene.claude.paid_turns
-    slow = (*FIX[:1], (Use("bash", {"command": "sleep 2"}),), *FIX[1:])
-    scene.play(slow, at=acme)
+    scene.play(SLOW, at=acme)
     issue = await scene.github.open_issue(acme.repo, "add() subtracts", by=acme.maintainer)
     await scene.until(issue, f.TurnTaken, times=2)
     await scene.millrace.kill()
     await scene.millrace.start()
-    await _ends_well(scene, acme, paid, turns=len(slow))
+    await _ends_well(scene, acme, paid, turns=len(SLOW))
 
 
 async def test_killed_nats_server_alone(scene: Scene, acme: Project) -> None:
     paid = scene.claude.paid_turns
-    slow = (*FIX[:1], (Use("bash", {"command": "sleep 2"}),), *FIX[1:])
-    scene.play(slow, at=acme)
+    scene.play(SLOW, at=acme)
     issue = await scene.github.open_issue(acme.repo, "add() subtracts", by=acme.maintainer)
     await scene.until(issue, f.TurnTaken, times=2)
     os.kill(scene.millrace.find("nats-server"), signal.SIGKILL)
-    await _ends_well(scene, acme, paid, turns=len(slow))
+    await _ends_well(scene, acme, paid, turns=len(SLOW))
+
+
+async def test_stopped_in_an_orderly_way_while_a_command_runs(scene: Scene, acme: Project) -> None:
+    paid = scene.claude.paid_turns
+    scene.play(SLOW, at=acme)
+    issue = await scene.github.open_issue(acme.repo, "add() subtracts", by=acme.maintainer)
+    await scene.until(issue, f.TurnTaken, times=2)
+    await scene.millrace.stop()
+    await scene.millrace.start()
+    await _ends_well(scene, acme, paid, turns=len(SLOW))
