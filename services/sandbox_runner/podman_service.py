@@ -68,7 +68,12 @@ class PodmanService:
         try:
             # A session of its own: Ctrl-C in a terminal must leave it the time to remove the sandboxes.
             self._process = await asyncio.create_subprocess_exec(
-                *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=podman_environment(),
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=podman_environment(),
+                cwd=self._directory,  # conmon writes a file `oom` to where it was started
                 start_new_session=True,
             )  # fmt: skip
         except FileNotFoundError as error:
