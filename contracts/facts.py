@@ -143,8 +143,16 @@ class SandboxReady(Fact, frozen=True, kw_only=True, tag="sandbox.ready.v1"):
     instructions: tuple[Document, ...] = ()
 
 
+Engine = Literal["millrace", "claude-code"]
+
+
 class TurnTaken(Fact, frozen=True, kw_only=True, tag="turn.taken.v1"):
-    """The model answered. ``content`` is the answer's blocks as they go back into the next request."""
+    """The model answered. ``content`` is the answer's blocks as they go back into the next request.
+
+    ``engine`` is the loop that asked; a run keeps the one it began with. ``asked`` is a digest of the
+    request if another engine than our own wrote it: an answer that never reached it is found again by it.
+    ``side`` marks what an engine asked beside the conversation: paid for, but no step of the work.
+    """
 
     turn: int
     content: tuple[dict[str, Any], ...]
@@ -155,6 +163,9 @@ class TurnTaken(Fact, frozen=True, kw_only=True, tag="turn.taken.v1"):
     seconds: float
     prompt: str = ""
     request_id: str = ""
+    engine: Engine = "millrace"
+    asked: str = ""
+    side: bool = False
 
 
 class ToolsRan(Fact, frozen=True, kw_only=True, tag="tools.ran.v1"):

@@ -71,6 +71,11 @@ def sandbox_subject(sandbox_id: str) -> str:
     return f"sandbox.v1.{sandbox_id}.call"
 
 
+def engine_subject(sandbox_id: str) -> str:
+    """Where that runner tells what an engine in this sandbox asks the model (``contracts.engine``)."""
+    return f"sandbox.v1.{sandbox_id}.engine"
+
+
 RUNNERS_SUBJECT = "sandbox.v1.runners"
 """Every runner answers with what it holds."""
 

@@ -8,9 +8,12 @@ from contracts.facts import Usage
 from contracts.vault import AskModelKey, ModelKey
 from services.agent.act import Hands
 from services.agent.decide import Budget, decide
+from services.agent.endpoint import Endpoint
+from services.agent.engine import Engines
 from services.agent.model import AnthropicModel
 from services.agent.prices import cost
 from services.agent.prompt import MAX_OUTPUT
+from services.agent.sandbox import Sandboxes
 from services.agent.state import START, evolve
 from services.kit.ask_vault import ask_vault
 from services.kit.bus import Bus
@@ -27,6 +30,8 @@ async def run(settings: Settings, bus: Bus) -> AsyncIterator[Health]:
         return (await ask_vault(bus, "agent", AskModelKey(), ModelKey)).key.reveal()
 
     model = AnthropicModel(key, settings.anthropic_base_url)
+    endpoint = Endpoint(key, settings.anthropic_base_url)
+    sandboxes = Sandboxes(bus)
     budget = Budget(
         turns=settings.max_turns,
         tokens=settings.max_tokens,
@@ -38,8 +43,8 @@ async def run(settings: Settings, bus: Bus) -> AsyncIterator[Health]:
         bus.log("agent"),
         start=START,
         evolve=evolve,
-        decide=partial(decide, budget=budget, model=settings.model),
-        act=Hands(bus, model),
+        decide=partial(decide, budget=budget, model=settings.model, engine=settings.engine),
+        act=Hands(sandboxes, model, Engines(sandboxes, endpoint)),
         stage_of=lambda _plan: "agent",
     )
     await bus.hears("agent", driver, workers=settings.agent_workers)
@@ -53,6 +58,7 @@ async def run(settings: Settings, bus: Bus) -> AsyncIterator[Health]:
         driver.stopping = True
         await bus.close()
         await model.close()
+        await endpoint.close()
 
 
 if __name__ == "__main__":

@@ -1,61 +1,49 @@
 """The agent's plans carried out on Claude and on sandboxes; each returns the facts that came of it."""
 
-import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, assert_never
 
-import msgspec
-import structlog
-
 from contracts import facts as f
-from contracts.change import ChangeRef
 from contracts.envelope import Recorded
-from contracts.subjects import sandbox_subject
-from contracts.tools import (
-    Checkpoint,
-    Checkpointed,
-    Failed,
-    Running,
-    SandboxAnswer,
-    SandboxQuestion,
-    ToolCall,
-    ToolResult,
+from contracts.tools import ToolCall, ToolResult
+from services.agent.decide import (
+    AskPerson,
+    GiveAnswer,
+    GiveUp,
+    Plan,
+    Propose,
+    RunEngine,
+    RunTools,
+    TakeTurn,
+    as_fact,
 )
-from services.agent.decide import AskPerson, GiveAnswer, GiveUp, Plan, Propose, RunTools, TakeTurn
+from services.agent.engine import Engines
+from services.agent.fit import fitted
 from services.agent.model import Model
 from services.agent.prices import cost
 from services.agent.prompt import prompt_digest
+from services.agent.sandbox import Sandboxes, SandboxGone
 from services.agent.tools import EVERYWHERE, IN_SANDBOX
-from services.kit.bus import Bus
-from services.kit.errors import Later
 
 COMMAND_SECONDS = 300.0
 """How long one tool call may take."""
-SILENCE = 3
-"""Unanswered questions in a row after which a sandbox counts as lost."""
-BATCH_BYTES = 160_000
-"""Room for the results of one batch in its fact; each result gets an equal share of what is over."""
-
-logger = structlog.get_logger(__name__)
-_answers: msgspec.json.Decoder[SandboxAnswer] = msgspec.json.Decoder(SandboxAnswer)
-
-
-class SandboxGone(Exception):  # noqa: N818  an outcome, caught below
-    """Nobody answers for the sandbox."""
 
 
 class Hands:
     """Carries plans out.
 
     Args:
-        bus: to the runners.
-        model: to Claude.
+        sandboxes: the runners'.
+        model: Claude, for our own loop.
+        engines: the other loops, in sandboxes.
     """
 
-    def __init__(self, bus: Bus, model: Model) -> None:
-        self._bus = bus
+    def __init__(self, sandboxes: Sandboxes, model: Model, engines: Engines) -> None:
+        self._sandboxes = sandboxes
         self._model = model
+        self._engines = engines
 
     async def __call__(self, plan: Plan, heard: Recorded) -> Sequence[f.AnyFact]:
         """The facts that came of ``plan``; ``Later`` or ``Refused`` if it could not be carried out."""
@@ -66,12 +54,14 @@ class Hands:
                 return [await self._run_tools(plan, heard)]
             case AskPerson(turn=turn, tool_use_id=identity, question=question):
                 return [f.QuestionAsked(turn=turn, tool_use_id=identity, question=question)]
-            case GiveAnswer(turn=turn, text=text):
-                return [f.AnswerGiven(turn=turn, text=text)]
-            case Propose():
-                return [f.SolutionProposed(**msgspec.structs.asdict(plan))]
-            case GiveUp(kind=kind, why=why):
-                return [f.RunFailed(stage="agent", kind=kind, why=why)]
+            case RunEngine():
+                outcome = await self._engines.run(plan, heard)
+                return await self(outcome, heard) if isinstance(outcome, Propose | GiveUp) else [outcome]
+            case GiveAnswer() | Propose() | GiveUp():
+                if isinstance(plan, Propose) and plan.ends:
+                    with suppress(SandboxGone):
+                        await self._engines.end(plan.ends, f"{heard.key.run}-{plan.turn}-end")
+                return [as_fact(plan)]
             case _:
                 assert_never(plan)
 
@@ -100,19 +90,16 @@ class Hands:
                     outcomes.append(await self._call(plan.sandbox_id, prefix, use))
                 elif use["name"] not in EVERYWHERE:
                     outcomes.append(_no_such_tool(use))
-            stored = await self._question(plan.sandbox_id, Checkpoint(id=f"{prefix}-checkpoint"))
+            checkpoint = await self._sandboxes.checkpoint(plan.sandbox_id, f"{prefix}-checkpoint")
         except SandboxGone as gone:
             return f.SandboxLost(sandbox_id=plan.sandbox_id, generation=plan.generation, why=str(gone))
-        if not isinstance(stored, Checkpointed):
-            raise Later(f"the checkpoint failed: {getattr(stored, 'why', stored)}", kind="checkpoint_failed")
-        reference = ChangeRef(digest=stored.digest, tree=stored.tree, files=stored.files, size=stored.size)
-        return f.ToolsRan(turn=plan.turn, results=_fitted(outcomes), checkpoint=reference)
+        return f.ToolsRan(turn=plan.turn, results=fitted(outcomes), checkpoint=checkpoint)
 
     async def _call(self, sandbox_id: str, prefix: str, use: dict[str, Any]) -> f.ToolOutcome:
         call = ToolCall(
             id=f"{prefix}-{use['id']}", name=use["name"], input=use["input"], seconds=COMMAND_SECONDS
         )
-        answer = await self._question(sandbox_id, call)
+        answer = await self._sandboxes.ask(sandbox_id, call)
         match answer:
             case ToolResult():
                 return f.ToolOutcome(
@@ -128,29 +115,6 @@ class Hands:
                 why = getattr(answer, "why", "the sandbox gave no result")
                 return f.ToolOutcome(tool_use_id=use["id"], name=use["name"], content=why, is_error=True)
 
-    async def _question(self, sandbox_id: str, question: SandboxQuestion) -> SandboxAnswer:
-        """Ask until there is an answer; the same id makes asking again harmless."""
-        body = msgspec.json.encode(question)
-        silent = 0
-        while True:
-            try:
-                answer = _answers.decode(await self._bus.ask(sandbox_subject(sandbox_id), body, timeout=10))
-            except Later as error:
-                if error.kind == "log_unavailable":
-                    raise
-                silent += 1
-                if error.kind == "no_responders" or silent >= SILENCE:
-                    raise SandboxGone(str(error)) from error
-                continue
-            silent = 0
-            match answer:
-                case Running():
-                    await asyncio.sleep(0)
-                case Failed(lost=True):
-                    raise SandboxGone(answer.why)
-                case _:
-                    return answer
-
 
 def _no_such_tool(use: dict[str, Any]) -> f.ToolOutcome:
     names = ", ".join(sorted(EVERYWHERE))
@@ -160,19 +124,3 @@ def _no_such_tool(use: dict[str, Any]) -> f.ToolOutcome:
         content=f"There is no such tool. There are: {names}.",
         is_error=True,
     )
-
-
-def _fitted(outcomes: list[f.ToolOutcome]) -> tuple[f.ToolOutcome, ...]:
-    """The results within the room of one fact: long ones keep their head and tail."""
-    share = BATCH_BYTES // max(len(outcomes), 1)
-    return tuple(_cut(outcome, share) for outcome in outcomes)
-
-
-def _cut(outcome: f.ToolOutcome, share: int) -> f.ToolOutcome:
-    # JSON can need six bytes for one control character; measuring what will be stored is exact.
-    if len(msgspec.json.encode(outcome.content)) <= share:
-        return outcome
-    half = share // 12
-    left_out = len(outcome.content) - 2 * half
-    content = f"{outcome.content[:half]}\n[{left_out} characters left out]\n{outcome.content[-half:]}"
-    return msgspec.structs.replace(outcome, content=content, omitted=outcome.omitted + left_out)

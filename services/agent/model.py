@@ -105,8 +105,8 @@ class AnthropicModel:
             raise
         except anthropic.APIStatusError as error:
             if error.status_code == 200:  # an error event inside the stream
-                raise _broken_off(error.type) from None
-            raise _status(error.status_code, error.response.headers, _words(error)) from None
+                raise broken_off(error.type) from None
+            raise status_error(error.status_code, error.response.headers, _words(error)) from None
         except (anthropic.APIConnectionError, httpx2.HTTPError, httpx2.StreamError, TimeoutError) as error:
             raise Later(
                 f"the model did not answer ({type(error).__name__})", kind="model_unreachable"
@@ -173,7 +173,8 @@ def _words(error: anthropic.APIStatusError) -> str:
     return redact(str(message or ""))[:300]
 
 
-def _status(status: int, headers: Mapping[str, str], words: str) -> Later | Refused:
+def status_error(status: int, headers: Mapping[str, str], words: str) -> Later | Refused:
+    """A refusal by its status; ``words`` are the API's, without secrets."""
     said = f": {words}" if words else ""
     long = "prompt is too long" in words.lower() or "context" in words.lower()
     match status:
@@ -211,7 +212,7 @@ def _status(status: int, headers: Mapping[str, str], words: str) -> Later | Refu
     return Refused(f"the model refused the request ({status}){said}", kind="model_bad_request")
 
 
-def _broken_off(kind: str | None) -> Later:
+def broken_off(kind: str | None) -> Later:
     """The error events of a stream come with status 200: their type is all that tells them apart."""
     names = {"rate_limit_error": "model_rate_limited", "invalid_request_error": "model_malformed"}
     return Later(

@@ -49,11 +49,11 @@ def prompt_digest() -> str:
 
 def request(work: Work, model: str) -> ModelRequest:
     """The next request of this run."""
-    messages: list[dict[str, Any]] = [{"role": "user", "content": [_text(_task(work))]}]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": [_text(task(work))]}]
     batches = {batch.turn: batch for batch in work.batches}
     for turn in work.turns:
-        messages.append({"role": "assistant", "content": _said_again(turn)})
-        messages.append({"role": "user", "content": _reply(work, turn, batches.get(turn.turn))})
+        messages.append({"role": "assistant", "content": said_again(turn)})
+        messages.append({"role": "user", "content": reply(work, turn, batches.get(turn.turn))})
     # Two moving breakpoints: the last one is read back by the next turn, the one before it by a retry.
     for message in [m for m in messages if m["role"] == "user"][-2:]:
         message["content"][-1]["cache_control"] = {"type": "ephemeral"}
@@ -66,13 +66,14 @@ def request(work: Work, model: str) -> ModelRequest:
     )
 
 
-def _said_again(turn: f.TurnTaken) -> list[dict[str, Any]]:
+def said_again(turn: f.TurnTaken) -> list[dict[str, Any]]:
     """The answer's blocks; the API sends text without a letter in it but does not take it back."""
     blocks = [dict(b) for b in turn.content if b.get("type") != "text" or str(b.get("text", "")).strip()]
     return blocks or [_text("(no words)")]
 
 
-def _reply(work: Work, turn: f.TurnTaken, batch: f.ToolsRan | None) -> list[dict[str, Any]]:
+def reply(work: Work, turn: f.TurnTaken, batch: f.ToolsRan | None) -> list[dict[str, Any]]:
+    """What a turn was answered: the results of its tools, or words."""
     uses = tool_uses(turn)
     if not uses:
         return [_text(GO_ON if cut_short(turn) else NUDGE)]
@@ -95,7 +96,8 @@ def _reply(work: Work, turn: f.TurnTaken, batch: f.ToolsRan | None) -> list[dict
     return blocks
 
 
-def _task(work: Work) -> str:
+def task(work: Work) -> str:
+    """What a run begins with: the issue, and what stands in the repository about it, as labelled data."""
     ask = work.request
     tests = f"Test command: {work.test_command}" if work.test_command else "No test command was recognised."
     texts = {"what the repository says about itself": f"{work.about}\n{tests}"}

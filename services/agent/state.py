@@ -10,6 +10,13 @@ import msgspec
 from contracts import facts as f
 
 
+class FollowUp(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine without ``submit`` is told after its turn ``turn``: how its proposal fared."""
+
+    turn: int
+    text: str
+
+
 class Work(msgspec.Struct, frozen=True, kw_only=True):
     """What every phase of a started run carries: the request and everything said and done so far."""
 
@@ -23,9 +30,17 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     batches: tuple[f.ToolsRan, ...] = ()
     answers: dict[str, tuple[str, bool]] = {}
     """Results of ``ask`` and ``submit`` by tool use id: text, and whether it is an error."""
+    follow_ups: tuple[FollowUp, ...] = ()
     attempts: int = 0
     generation: int = 0
     """The newest sandbox so far."""
+    arrivals: int = 0
+    """Sandboxes that came since the last step of the work."""
+
+    @property
+    def steps(self) -> tuple[f.TurnTaken, ...]:
+        """The turns of the conversation."""
+        return tuple(turn for turn in self.turns if not turn.side)
 
     @property
     def changed(self) -> bool:
@@ -34,8 +49,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def settled(self) -> bool:
-        """Whether the tools of the last turn ran."""
-        return bool(self.batches) and self.batches[-1].turn == len(self.turns)
+        """Whether the tools of the conversation's last turn ran."""
+        return bool(self.batches) and self.batches[-1].turn == self.steps[-1].turn
 
     @property
     def tokens(self) -> int:
@@ -106,9 +121,11 @@ def evolve(run: Run, fact: f.AnyFact) -> Run:
         case Waiting(work=work), f.SandboxReady(generation=generation) if generation > work.generation:
             return Working(_arrived(work, fact), fact)
         case Working(work=work), f.TurnTaken(turn=turn) if turn == len(work.turns) + 1:
-            return Working(msgspec.structs.replace(work, turns=(*work.turns, fact)), run.sandbox)
-        case Working(work=work), f.ToolsRan(turn=turn) if turn == len(work.turns) and not work.settled:
-            return Working(msgspec.structs.replace(work, batches=(*work.batches, fact)), run.sandbox)
+            work = msgspec.structs.replace(work, turns=(*work.turns, fact), arrivals=0)
+            return Working(work, run.sandbox)
+        case Working(work=work), f.ToolsRan() if _due(work, fact):
+            work = msgspec.structs.replace(work, batches=(*work.batches, fact), arrivals=0)
+            return Working(work, run.sandbox)
         case Working(work=work) | Proposed(work=work), f.SandboxLost(generation=generation) if (
             generation == work.generation
         ):
@@ -134,6 +151,10 @@ def tool_uses(turn: f.TurnTaken) -> tuple[dict[str, Any], ...]:
     return tuple(block for block in turn.content if block.get("type") == "tool_use")
 
 
+def _due(work: Work, batch: f.ToolsRan) -> bool:
+    return bool(work.steps) and batch.turn == work.steps[-1].turn and not work.settled
+
+
 def cut_short(turn: f.TurnTaken) -> bool:
     """Whether the model would have gone on."""
     return turn.stop_reason in ("max_tokens", "pause_turn")
@@ -147,10 +168,11 @@ def said(turn: f.TurnTaken) -> str:
 def _arrived(work: Work, ready: f.SandboxReady) -> Work:
     if work.base:
         # A later sandbox: the run keeps the base and the instructions it began with.
-        return msgspec.structs.replace(work, generation=ready.generation)
+        return msgspec.structs.replace(work, generation=ready.generation, arrivals=work.arrivals + 1)
     return msgspec.structs.replace(
         work,
         generation=ready.generation,
+        arrivals=1,
         base=ready.base,
         base_tree=ready.tree,
         test_command=ready.test_command,
@@ -173,6 +195,9 @@ def _verified(run: Proposed, result: f.VerificationFinished) -> Run:
     work = run.work
     for use in uses:
         work = _told(work, use["id"], text, error=True)
+    if not uses:
+        told = FollowUp(turn=work.steps[-1].turn, text=text)
+        work = msgspec.structs.replace(work, follow_ups=(*work.follow_ups, told))
     return Working(work, run.sandbox)
 
 

@@ -72,6 +72,8 @@ class Settings(BaseSettings):
     mention: str = Field(default="@millrace", pattern=r"^@[A-Za-z0-9-]{1,39}$")
     label: str = Field(default="millrace", min_length=1, max_length=50)
 
+    engine: Literal["millrace", "claude-code"] = "millrace"
+    """Which loop works on issues: our own, outside the sandbox, or Claude Code inside it."""
     model: str = Field(default="claude-sonnet-5-5", min_length=1)
     max_turns: int = Field(default=60, ge=1, le=1000)
     max_tokens: int = Field(default=2_000_000, ge=1000)

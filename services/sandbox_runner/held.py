@@ -8,7 +8,7 @@ import msgspec
 import structlog
 
 from contracts.change import encode_change, reference
-from contracts.subjects import sandbox_subject
+from contracts.subjects import engine_subject, sandbox_subject
 from contracts.tools import (
     Checkpoint,
     Checkpointed,
@@ -22,6 +22,7 @@ from contracts.tools import (
 )
 from services.kit.bus import Bus
 from services.kit.errors import MillraceError
+from services.sandbox_runner.door import Door
 from services.sandbox_runner.podman import PodmanSandbox
 from services.sandbox_runner.sandbox import SandboxGone
 
@@ -107,6 +108,9 @@ class Shelf:
         await stack.enter_async_context(
             self._bus.answering(sandbox_subject(sandbox_id), lambda body: self._answer(held, body))
         )
+        door = Door(box.channel_directory)
+        stack.push_async_callback(door.close)
+        await stack.enter_async_context(self._bus.answering(engine_subject(sandbox_id), door.answer))
         self._held[sandbox_id] = (held, stack)
         self._promised.discard(sandbox_id)
 

@@ -107,6 +107,13 @@ class PodmanSandbox:
         finally:
             accepting.cancel()
 
+    @property
+    def channel_directory(self) -> Path:
+        """The host's directory that this sandbox alone sees as ``/run/channel``."""
+        if self._spec is None:
+            raise SandboxGone("the sandbox has ended")
+        return self._host.channel_directory(self._spec.sandbox_id)
+
     async def call(self, call: ToolCall) -> ToolResult:
         """Run one tool in the container."""
         match call.name:
