@@ -18,6 +18,7 @@ from services.kit.serve import Health, main
 from services.kit.settings import Settings
 from services.sandbox_runner.act import Workshop
 from services.sandbox_runner.decide import Plan, Verify, decide
+from services.sandbox_runner.engine_image import ensure_engine_image
 from services.sandbox_runner.held import Shelf
 from services.sandbox_runner.image import ensure_image
 from services.sandbox_runner.mirror import Mirror
@@ -44,7 +45,7 @@ async def run(settings: Settings, bus: Bus) -> AsyncIterator[Health]:
     async with AsyncExitStack() as stack:
         home = settings.home.absolute()
         runner = stack.enter_context(slot(home / "runners"))
-        image = settings.sandbox_image or await ensure_image(tell=partial(logger.info, "sandbox image"))
+        image = settings.sandbox_image or await _built(settings.engine)
         runtime = await working_runtime(image, settings.sandbox_runtime, home / "runtime")
         service = PodmanService(settings.podman_url, runtime)
         api = await service.start()
@@ -100,6 +101,13 @@ async def run(settings: Settings, bus: Bus) -> AsyncIterator[Health]:
         finally:
             driver.stopping = True
             await bus.close()
+
+
+async def _built(engine: str) -> str:
+    """Our own sandbox image, with what the engine needs."""
+    tell = partial(logger.info, "sandbox image")
+    image = await ensure_image(tell=tell)
+    return await ensure_engine_image(image, tell) if engine == "claude-code" else image
 
 
 async def _image(name: str) -> str:

@@ -1,10 +1,12 @@
 """Requests and answers held to the Anthropic SDK's own types."""
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import jsonschema_rs
 from anthropic.types import Message, RawMessageStreamEvent
+from anthropic.types.beta import message_create_params as beta_params
 from anthropic.types.message_create_params import (
     MessageCreateParamsNonStreaming,
     MessageCreateParamsStreaming,
@@ -39,14 +41,32 @@ def _events() -> TypeAdapter[Any]:
     return TypeAdapter(RawMessageStreamEvent)
 
 
-def request_problems(body: Any) -> list[str]:
-    """What the SDK's types, and the API's rules about conversations, find wrong with a request."""
+@functools.cache
+def _beta_requests() -> Any:
+    """Open: Claude Code is ahead of the SDK's types, and a beta may add any field."""
+    params = beta_params.MessageCreateParamsStreaming
+    return jsonschema_rs.validator_for(TypeAdapter(params).json_schema())
+
+
+def request_problems(body: Any, *, beta: bool = False) -> list[str]:
+    """What the SDK's types, and the API's rules about conversations, find wrong with a request.
+
+    ``beta`` is for requests of Claude Code: its turns of the system in the middle of a conversation are left
+    out before the rules are applied.
+    """
+    if beta:
+        found = _told(_beta_requests().iter_errors(body))
+        if found:
+            return found
+        messages = [message for message in body["messages"] if message["role"] != "system"]
+        return [*_conversation_problems(messages), *_block_problems({**body, "messages": messages})]
     stream = isinstance(body, dict) and bool(body.get("stream"))
-    found = [
-        f"{'/'.join(map(str, error.instance_path))}: {error.message[:300]}"
-        for error in _requests(stream=stream).iter_errors(body)
-    ]
+    found = _told(_requests(stream=stream).iter_errors(body))
     return found or [*_conversation_problems(body["messages"]), *_block_problems(body)]
+
+
+def _told(errors: Iterable[Any]) -> list[str]:
+    return [f"{'/'.join(map(str, error.instance_path))}: {error.message[:300]}" for error in errors]
 
 
 def prepare() -> None:

@@ -26,12 +26,14 @@ class ClaudeDouble:
         key: the only API key it accepts.
         thinking: seconds before each answer.
         requests: the requests it understood, in order.
+        headers: theirs.
         paid_turns: how many of them it answered well.
     """
 
     key: str = "sk-ant-api03-double-0123456789abcdef"
     thinking: float = 0.0
     requests: list[Json] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     paid_turns: int = 0
@@ -77,10 +79,12 @@ class ClaudeDouble:
             await error(send, 401, "authentication_error", "invalid x-api-key")
         else:
             with contextlib.suppress(ConnectionError):
-                await self._messages(body, headers, receive, send)
+                await self._messages(body, headers, receive, send, beta=scope["query_string"] == b"beta=true")
 
-    async def _messages(self, body: bytes, headers: dict[str, str], receive: Receive, send: Send) -> None:
-        request, problems = _read(body)
+    async def _messages(
+        self, body: bytes, headers: dict[str, str], receive: Receive, send: Send, *, beta: bool
+    ) -> None:
+        request, problems = _read(body, beta=beta)
         if "anthropic-version" not in headers:
             problems.append("anthropic-version is missing")
         if problems:
@@ -88,6 +92,7 @@ class ClaudeDouble:
             await error(send, 400, "invalid_request_error", "; ".join(problems)[:500])
             return
         self.requests.append(request)
+        self.headers.append(headers)
         number = len(self.requests)
         await asyncio.sleep(self.thinking)
         fault = self._due()
@@ -125,12 +130,12 @@ class ClaudeDouble:
         return None
 
 
-def _read(body: bytes) -> tuple[Json, list[str]]:
+def _read(body: bytes, *, beta: bool) -> tuple[Json, list[str]]:
     try:
         request = json.loads(body)
     except ValueError as broken:
         return {}, [f"the body is not JSON: {broken}"]
-    return request, request_problems(request)
+    return request, request_problems(request, beta=beta)
 
 
 def _keys(headers: dict[str, str]) -> tuple[str, str]:

@@ -27,9 +27,14 @@ Step = Sequence[Block] | Callable[[dict[str, Any]], Sequence[Block]]
 Script = Sequence[Step]
 
 
+FILLER = "No response requested."
+"""What Claude Code puts in the assistant's mouth when it goes on after an interruption; nobody said it."""
+
+
 def position(request: dict[str, Any]) -> int:
     """How many turns the assistant has had: the conversation itself tells, no counter."""
-    return sum(message["role"] == "assistant" for message in request["messages"])
+    said = [message["content"] for message in request["messages"] if message["role"] == "assistant"]
+    return sum(content != [{"type": "text", "text": FILLER}] for content in said)
 
 
 def first_user_text(request: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tests.doubles.model.script import Say, Script, Use
+from tests.doubles.model.script import Block, Say, Script, Use
 
 EDITOR = "str_replace_based_edit_tool"
 
@@ -66,3 +66,30 @@ def obey(commands: Sequence[str], *, title: str = "Do as told", summary: str = "
 def ask_first(question: str, then: Script) -> Script:
     """Asks a question before the rest."""
     return ((Say("I need to know one thing."), Use("ask", {"question": question})), *then)
+
+
+def for_claude_code(script: Script) -> Script:
+    """The same script in the words of Claude Code's tools; ``submit`` becomes its last message."""
+    return tuple([_in_its_words(block) for block in step] for step in script if not callable(step))
+
+
+def _in_its_words(block: Block) -> Block:
+    match block:
+        case Use(name="bash", input={"command": command}):
+            return Use("Bash", {"command": command, "description": "As the script says"})
+        case Use(name="str_replace_based_edit_tool", input={"command": "view", "path": path}):
+            return Use("Read", {"file_path": path})
+        case Use(name="str_replace_based_edit_tool", input={"command": "create", "path": path, "file_text": text}):
+            return Use("Write", {"file_path": path, "content": text})
+        case Use(
+            name="str_replace_based_edit_tool",
+            input={"command": "str_replace", "path": path, "old_str": old, "new_str": new},
+        ):
+            return Use("Edit", {"file_path": path, "old_string": old, "new_string": new, "replace_all": False})
+        case Use(name="submit", input={"title": title, "summary": summary, "verified": verified}):
+            claims = "\n".join(f"- {claim}" for claim in verified)
+            return Say(f"{title}\n\n{summary}\n\nVerified:\n{claims}")
+        case Use(name=name):
+            raise ValueError(f"Claude Code has no tool for {name} with this input")
+        case _:
+            return block
