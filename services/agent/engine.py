@@ -171,7 +171,7 @@ class Engines:
         if last is not None and tool_uses(last) and not plan.work.settled and not question.side:
             if not question.knows(last):  # it was started anew: this turn is bought already
                 await self._deliver(plan.sandbox_id, held, asked, question, last)
-            return None
+                return None
             return await self._tools_ran(plan, held, question, last, run)
         kind = over(question, plan.room)
         if kind:
