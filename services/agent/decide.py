@@ -169,7 +169,8 @@ def _engine_ended(work: Work, last: f.TurnTaken, sandbox: f.SandboxReady, budget
         return _propose(work, last.turn, budget, note="The model refused to go on.", ends=sandbox.sandbox_id)
     if not work.changed:
         return GiveAnswer(turn=last.turn, text=said(last) or "(The agent ended without a word.)")
-    title, summary, claims = handed_in(said(last))
+    words = [str(block.get("text", "")) for block in last.content if block.get("type") == "text"]
+    title, summary, claims = handed_in(words[-1] if words else "")
     return _propose(
         work, last.turn, budget, title=title, summary=summary, claims=claims, ends=sandbox.sandbox_id
     )
