@@ -79,13 +79,17 @@ def _in_its_words(block: Block) -> Block:
             return Use("Bash", {"command": command, "description": "As the script says"})
         case Use(name="str_replace_based_edit_tool", input={"command": "view", "path": path}):
             return Use("Read", {"file_path": path})
-        case Use(name="str_replace_based_edit_tool", input={"command": "create", "path": path, "file_text": text}):
+        case Use(
+            name="str_replace_based_edit_tool", input={"command": "create", "path": path, "file_text": text}
+        ):
             return Use("Write", {"file_path": path, "content": text})
         case Use(
             name="str_replace_based_edit_tool",
             input={"command": "str_replace", "path": path, "old_str": old, "new_str": new},
         ):
-            return Use("Edit", {"file_path": path, "old_string": old, "new_string": new, "replace_all": False})
+            return Use(
+                "Edit", {"file_path": path, "old_string": old, "new_string": new, "replace_all": False}
+            )
         case Use(name="submit", input={"title": title, "summary": summary, "verified": verified}):
             claims = "\n".join(f"- {claim}" for claim in verified)
             return Say(f"{title}\n\n{summary}\n\nVerified:\n{claims}")
