@@ -35,7 +35,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     generation: int = 0
     """The newest sandbox so far."""
     arrivals: int = 0
-    """Sandboxes that came since the last step of the work."""
+    """Sandboxes since the last step of the work, the one of that step among them."""
 
     @property
     def steps(self) -> tuple[f.TurnTaken, ...]:
@@ -121,10 +121,10 @@ def evolve(run: Run, fact: f.AnyFact) -> Run:
         case Waiting(work=work), f.SandboxReady(generation=generation) if generation > work.generation:
             return Working(_arrived(work, fact), fact)
         case Working(work=work), f.TurnTaken(turn=turn) if turn == len(work.turns) + 1:
-            work = msgspec.structs.replace(work, turns=(*work.turns, fact), arrivals=0)
+            work = msgspec.structs.replace(work, turns=(*work.turns, fact), arrivals=1)
             return Working(work, run.sandbox)
         case Working(work=work), f.ToolsRan() if _due(work, fact):
-            work = msgspec.structs.replace(work, batches=(*work.batches, fact), arrivals=0)
+            work = msgspec.structs.replace(work, batches=(*work.batches, fact), arrivals=1)
             return Working(work, run.sandbox)
         case Working(work=work) | Proposed(work=work), f.SandboxLost(generation=generation) if (
             generation == work.generation
