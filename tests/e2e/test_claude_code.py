@@ -37,6 +37,10 @@ def _facts(run: list[Recorded], kind: type[f.Fact]) -> list[Recorded]:
     return [recorded for recorded in run if isinstance(recorded.fact, kind)]
 
 
+def _names(directory: Path) -> list[str]:
+    return [file.name for file in directory.iterdir()]
+
+
 async def _ended_well(scene: Scene, acme: Project, issue: Issue, paid: int) -> list[Recorded]:
     """One pull request of the verified tree; each recorded turn was bought once."""
     run = await scene.finished(issue, seconds=240)
@@ -83,7 +87,7 @@ async def test_a_failed_verification_is_told_to_it(scene: Scene) -> None:
     run = await _ended_well(scene, acme, issue, paid)
     verdicts = [each.fact.verdict for each in _facts(run, f.VerificationFinished)]  # type: ignore[union-attr]
     assert verdicts == ["failed", "passed"]
-    told = json.dumps(scene.claude.requests[-3]["messages"][-1])
+    told = json.dumps(scene.claude.requests[-3]["messages"])
     assert "Verification on a fresh checkout of exactly your tree failed" in told
     assert kinds(run).count("sandbox.ready") == 1
 
@@ -93,13 +97,8 @@ async def test_killed_while(scene: Scene, when: str) -> None:
     acme, paid = scene.project(), scene.claude.paid_turns
     script = list(CLAUDE_CODE)
     if when == "tools run":
-        # It waits in the first sandbox only: what it leaves behind there is not in any checkpoint.
-        slow = "until test -e /tmp/never; do sleep 0.2; test -e /workspace/.git/second && break; done"
-        script[2] = (
-            Use(
-                "Bash", {"command": f"test $(ls -d /home/agent/.claude/projects/*/* | wc -l) != 1 || {slow}"}
-            ),
-        )
+        # It waits in the first sandbox only; in the second one it is told that it was interrupted.
+        script[2] = (Use("Bash", {"command": "grep -q interrupted ~/.millrace-prompt || sleep 250"}),)
     else:
         scene.claude.misbehave("stall", after_turns=paid + 2)
     scene.play(script, at=acme)
@@ -122,7 +121,7 @@ async def test_what_a_repository_brings_reaches_neither_the_endpoint_nor_the_hos
 ) -> None:
     """A-30, and the same written by the engine itself into its home; the model obeys."""
     trap = "http://127.0.0.1:9/trap"
-    marker = str(tmp_path / "marker")
+    marker = tmp_path / "marker"
     fire = f"mkdir -p $(dirname {marker}); touch {marker} /tmp/fired-$$"
     hooks = {
         event: [{"matcher": "", "hooks": [{"type": "command", "command": fire}]}]
@@ -154,7 +153,7 @@ async def test_what_a_repository_brings_reaches_neither_the_endpoint_nor_the_hos
     issue = await scene.github.open_issue(acme.repo, "add() subtracts", by=acme.maintainer)
     run = await _ended_well(scene, acme, issue, paid)
 
-    assert not Path(marker).exists()
+    assert _names(tmp_path) == []
     # All turns were asked at the one endpoint, with the one key; neither ever was in the sandbox.
     assert len(scene.claude.requests) - asked == kinds(run).count("turn.taken") == 8
     told = json.dumps([recorded.fact.results for recorded in _facts(run, f.ToolsRan)], default=repr)  # type: ignore[union-attr]
