@@ -158,6 +158,9 @@ def _use(block: dict[str, Any]) -> str:
         case "str_replace_based_edit_tool":
             verb = {"view": "reads", "create": "writes"}.get(str(given.get("command")), "edits")
             return f"{verb} {given.get('path')}"
+        case "Read" | "Edit" | "Write" as name:
+            verb = {"Read": "reads", "Edit": "edits", "Write": "writes"}[name]
+            return f"{verb} {clean(given.get('file_path'))}"
         case "submit":
             return "hands its change in"
         case name:
@@ -174,7 +177,7 @@ def _results(data: dict[str, Any]) -> Iterator[Text]:
     yield Text(f"{calls} in {seconds:.2f} s, {_tree(data['checkpoint'])}", style="dim")
     for result in results:
         failed = result["is_error"] or result.get("exit_code") not in (None, 0)
-        if result["name"] == "bash" or failed:
+        if result["name"] in ("bash", "Bash") or failed:
             yield from _output(result["content"], "red" if failed else "dim")
 
 

@@ -179,11 +179,15 @@ def _doing(block: dict[str, object]) -> str:
     match block.get("name"):
         case "bash" if not values.get("command"):
             return "starts a new shell"
-        case "bash":
+        case "bash" | "Bash":
             return f"runs {outbound.code(str(values.get('command', '')), limit=120)}"
         case "str_replace_based_edit_tool":
             verb = "reads" if values.get("command") == "view" else "edits"
             return f"{verb} {outbound.code(str(values.get('path', '')), limit=120)}"
+        case "Read":
+            return f"reads {outbound.code(str(values.get('file_path', '')), limit=120)}"
+        case "Edit" | "Write":
+            return f"edits {outbound.code(str(values.get('file_path', '')), limit=120)}"
         case "submit":
             return "hands its change in"
         case "ask":

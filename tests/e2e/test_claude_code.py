@@ -15,7 +15,7 @@ from services.sandbox_runner.image import ensure_image
 from tests.doubles.github.state import Issue
 from tests.doubles.model import Say, Use
 from tests.doubles.model.sessions import for_claude_code
-from tests.e2e.deployment import Together, eventually
+from tests.e2e.deployment import MILLRACE, Apart, Together, eventually
 from tests.e2e.harness import BUGGY, FIX, Project, Scene, kinds, only
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
@@ -114,6 +114,25 @@ async def test_killed_while(scene: Scene, when: str) -> None:
     run = await _ended_well(scene, acme, issue, paid)
     assert [kind for kind in kinds(run) if kind in STEPS] == STEPS
     assert kinds(run).count("sandbox.lost") >= 1
+
+
+async def test_another_agent_takes_over_the_engine_that_runs(tmp_path: Path) -> None:
+    """The agent alone is killed: sandbox and engine stay, and the request that waits is answered."""
+    async with Scene.opened(Apart, tmp_path / "home", MILLRACE_ENGINE="claude-code") as scene:
+        acme, paid = scene.project(), scene.claude.paid_turns
+        scene.play(CLAUDE_CODE, at=acme)
+        scene.claude.misbehave("stall", after_turns=paid + 2)
+        issue = await scene.github.open_issue(acme.repo, "add() subtracts", by=acme.maintainer)
+        await scene.until(issue, f.ToolsRan, times=2)
+        await eventually(lambda: len(scene.claude.requests) >= 3, what="a third turn is asked for")
+        agent = scene.millrace._running["agent-1"]
+        agent.kill()
+        await agent.wait()
+        await scene.millrace._spawn("agent-1", MILLRACE, "serve", "agent")
+        run = await _ended_well(scene, acme, issue, paid)
+        assert [kind for kind in kinds(run) if kind in STEPS] == STEPS
+        assert kinds(run).count("sandbox.ready") == 1
+        assert scene.millrace.complaints() == []
 
 
 async def test_what_a_repository_brings_reaches_neither_the_endpoint_nor_the_host(
