@@ -93,7 +93,7 @@ async def provision(client: Client, *, replicas: int = 1) -> None:
         await _object_store(js, replicas)
     except nats.js.errors.ServiceUnavailableError as error:
         raise Misconfigured(
-            "NATS answers, but JetStream is off: start nats-server with JetStream (deploy/nats.conf)."
+            "NATS answers, but JetStream is off: start nats-server with --jetstream and a --store_dir."
         ) from error
     except nats.js.errors.APIError as error:
         raise Misconfigured(f"NATS refused a stream or consumer: {error.description}") from error
