@@ -24,6 +24,8 @@ OUTAGES = frozenset(
      "github_rate_limited", "no_answer", "no_responders"}
 )  # fmt: skip
 """Somebody else is down: that is waited out, however long it takes."""
+OURS = frozenset({"not_configured", "app_key_rejected", "key_missing", "tampered", "rolled_back"})
+"""Refusals that an operator can mend: the delivery is kept dead, to be tried anew, and not ignored."""
 
 logger = structlog.get_logger(__name__)
 
@@ -127,8 +129,12 @@ class Relay:
             await self._put_off(pending, error.kind, str(error), error.seconds)
         except Refused as error:
             logger.warning("delivery refused", delivery=delivery, kind=error.kind, why=str(error))
-            await self._deliveries.settle(pending.sequence, "ignored", reason=error.kind)
-            self._metrics.relayed("refused")
+            if error.kind in OURS:
+                await self._deliveries.settle(pending.sequence, "dead", reason=f"{error.kind}: {error}")
+                self._metrics.relayed("dead")
+            else:
+                await self._deliveries.settle(pending.sequence, "ignored", reason=error.kind)
+                self._metrics.relayed("refused")
         except Exception as error:
             logger.exception("a delivery could not be handled", delivery=delivery)
             await self._put_off(pending, "failed", type(error).__name__, None)

@@ -14,6 +14,7 @@ import pytest_asyncio
 from contracts import facts as f
 from contracts.envelope import derive_run_id
 from contracts.subjects import STREAM
+from tests.doubles.github.auth import new_private_key
 from tests.doubles.github.state import Issue, User
 from tests.integration.gateway_kit import SOON, Place, place
 
@@ -483,6 +484,20 @@ async def test_a_delivery_that_fails_every_time_is_dead_after_a_few_tries_and_ca
     for nothing in (guid, "unknown"):
         again = await own.client.post(f"/api/deliveries/{nothing}/retry", headers=own.operator())
         assert again.status_code == 404
+    assert len(await own.runs(1)) == 1
+
+
+async def test_what_an_operator_can_mend_is_kept_to_be_tried_anew(own: Place) -> None:
+    key, own.app.private_key_pem = own.app.private_key_pem, new_private_key()  # revoked at GitHub
+    await opens(own)
+    guid = own.github.deliveries[-1].guid
+    row = await own.settled(guid)
+    assert row["state"] == "dead"
+    assert row["reason"].startswith("app_key_rejected: ")
+
+    own.app.private_key_pem = key
+    await own.client.post(f"/api/deliveries/{guid}/retry", headers=own.operator())
+    assert (await own.settled(guid))["state"] == "relayed"
     assert len(await own.runs(1)) == 1
 
 
